@@ -1,0 +1,320 @@
+"""TranscribeOptions: every parameter of `whisper.transcribe()`, validated once, at the door.
+
+Meaning and defaults follow openai/whisper v20250625, `transcribe()` and `DecodingOptions`; what
+Whisper would raise on is refused here. How the values arrive (query, form, JSON) is the server's
+business; text is understood for every parameter, since forms carry nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from simple_asr.engine.languages import language_code
+
+TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+PREPEND_PUNCTUATIONS = "\"'“¿([{-"
+APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+
+# Whisper's text context is 448 tokens, half of it for what it writes.
+MAX_SAMPLE_LEN = 224
+# More beams or samples than this only burn memory: quality is flat past 10 (openai/whisper, CLI 5).
+MAX_HYPOTHESES = 32
+MAX_LIST_ITEMS = 1000
+MAX_PROMPT_CHARACTERS = 10_000
+
+NULL_WORDS = frozenset({"null", "none"})
+
+
+def _null_from_text(value: Any) -> Any:
+    """A form has no null: the words `null` and `none`, and nothing at all, stand for it."""
+    if isinstance(value, str) and value.strip().lower() in NULL_WORDS | {""}:
+        return None
+    return value
+
+
+def _list_from_text(value: Any) -> Any:
+    """`0.0,0.4` or `[0.0, 0.4]` as a list; anything that is not text passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError("is not a JSON list") from error
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _single_item_list(value: Any) -> Any:
+    """A number alone is a list of one."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value]
+    return value
+
+
+def _unlimited(value: Any) -> Any:
+    """Whisper reads both None and 0 of `max_initial_timestamp` as "no limit"."""
+    return None if value == 0 else value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Threshold = Annotated[Finite | None, BeforeValidator(_null_from_text)]
+OptionalCount = Annotated[int | None, BeforeValidator(_null_from_text)]
+Numbers = Annotated[
+    tuple[Finite, ...],
+    BeforeValidator(_single_item_list),
+    BeforeValidator(_list_from_text),
+    Field(max_length=MAX_LIST_ITEMS),
+]
+TokenIds = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_single_item_list),
+    BeforeValidator(_list_from_text),
+    Field(max_length=MAX_LIST_ITEMS),
+]
+
+
+class TranscribeOptions(BaseModel):
+    """What to recognise and how. Frozen; equal options are equal objects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    language: Annotated[str | None, BeforeValidator(_null_from_text)] = Field(
+        None,
+        description="Language of the speech, as a code (`en`) or an English name (`english`). "
+        "Absent: detected from the first 30 seconds.",
+        examples=["ru"],
+    )
+    task: Literal["transcribe", "translate"] = Field(
+        "transcribe",
+        description="`transcribe` writes the language that is spoken, `translate` writes English.",
+    )
+    temperature: Numbers = Field(
+        TEMPERATURE_LADDER,
+        min_length=1,
+        description="Sampling temperature. A list is tried in order until a window passes the "
+        "compression and log-probability checks; one number is that number alone.",
+        examples=[0.2],
+    )
+    beam_size: OptionalCount = Field(
+        None,
+        ge=1,
+        le=MAX_HYPOTHESES,
+        description="Beams at temperature 0. Absent: greedy decoding.",
+        examples=[5],
+    )
+    best_of: OptionalCount = Field(
+        None,
+        ge=1,
+        le=MAX_HYPOTHESES,
+        description="Samples at temperatures above 0, of which the likeliest is kept. Absent: one.",
+        examples=[5],
+    )
+    patience: Threshold = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Beam search goes on until `beam_size × patience` hypotheses are finished. "
+        "Needs `beam_size`. Absent: 1.",
+        examples=[1.0],
+    )
+    length_penalty: Threshold = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Exponent of the length penalty by which finished hypotheses are ranked "
+        "(Wu et al. 2016, equation 14). Absent: mean log-probability per token.",
+        examples=[1.0],
+    )
+    compression_ratio_threshold: Threshold = Field(
+        2.4,
+        description="A window whose text compresses better than this (zlib) repeats itself and is "
+        "decoded again, one temperature warmer. `null` switches the check off.",
+    )
+    logprob_threshold: Threshold = Field(
+        -1.0,
+        description="A window whose mean token log-probability is below this is decoded again, one "
+        "temperature warmer. `null` switches the check off.",
+    )
+    no_speech_threshold: Threshold = Field(
+        0.6,
+        description="A window is silence when its no-speech probability is above this and its mean "
+        "log-probability is not above `logprob_threshold`. `null` switches the rule off.",
+    )
+    condition_on_previous_text: bool = Field(
+        True,
+        description="Each window is given the text before it. Off: windows are independent, less "
+        "consistent and less prone to loops.",
+    )
+    initial_prompt: str | None = Field(
+        None,
+        max_length=MAX_PROMPT_CHARACTERS,
+        description="Text given to the first window as if it had been said before: names, terms, "
+        "style. The last 223 tokens count.",
+        examples=["A presentation about AI"],
+    )
+    carry_initial_prompt: bool = Field(
+        False,
+        description="Every window is given `initial_prompt`, not only the first.",
+    )
+    prefix: str | None = Field(
+        None,
+        max_length=MAX_PROMPT_CHARACTERS,
+        description="Text every window's transcript is taken to begin with. It conditions the "
+        "model and is not repeated in the result.",
+        examples=["Well,"],
+    )
+    word_timestamps: bool = Field(
+        False,
+        description="Times and probability of each word, by cross-attention alignment.",
+    )
+    prepend_punctuations: str = Field(
+        PREPEND_PUNCTUATIONS,
+        max_length=200,
+        description="With `word_timestamps`: punctuation that joins the word after it.",
+    )
+    append_punctuations: str = Field(
+        APPEND_PUNCTUATIONS,
+        max_length=200,
+        description="With `word_timestamps`: punctuation that joins the word before it.",
+    )
+    clip_timestamps: Numbers = Field(
+        (0.0,),
+        description="Clips to recognise, in seconds: start,end,start,end,…; the last end may be "
+        "left out and is then the end of the audio.",
+        examples=["0,12.5,60,90"],
+    )
+    hallucination_silence_threshold: Threshold = Field(
+        None,
+        gt=0,
+        description="With `word_timestamps`: silence longer than this many seconds around words "
+        "that look invented is skipped, and they with it.",
+        examples=[2.0],
+    )
+    suppress_tokens: TokenIds = Field(
+        (-1,),
+        description="Token ids never written; -1 stands for the set of non-speech symbols. "
+        "Empty: nothing is suppressed.",
+        examples=["-1"],
+    )
+    suppress_blank: bool = Field(True, description="A window may not begin with a blank.")
+    sample_len: OptionalCount = Field(
+        None,
+        ge=1,
+        le=MAX_SAMPLE_LEN,
+        description="Most tokens written for one window. Absent: 224.",
+    )
+    without_timestamps: bool = Field(
+        False,
+        description="Decode without timestamp tokens: one segment per window.",
+    )
+    max_initial_timestamp: Annotated[
+        Finite | None, BeforeValidator(_unlimited), BeforeValidator(_null_from_text)
+    ] = Field(
+        1.0,
+        ge=0,
+        le=30,
+        description="A window's first segment starts at most this many seconds into it. "
+        "`null` or 0: anywhere.",
+    )
+    fp16: bool | None = Field(
+        None,
+        description="Accepted for compatibility. The number format is chosen when the model is "
+        "loaded (`COMPUTE_TYPE`); a warning says so.",
+    )
+    verbose: bool | None = Field(
+        None,
+        description="Accepted for compatibility. It prints to a console in openai-whisper and has "
+        "no effect here.",
+    )
+    speedup: Annotated[Finite | None, BeforeValidator(_null_from_text)] = Field(
+        None,
+        ge=1,
+        le=2,
+        description="How much faster than recorded long audio is fed to the model, 1 to 2. Used "
+        "only where it saves a window. Absent: the server's `AUDIO_SPEEDUP`.",
+        examples=[1.25],
+    )
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        code = language_code(value)
+        if code is None:
+            raise ValueError(
+                "is not a language Whisper knows; give a code such as 'en' or a name such as "
+                "'english', or leave it out to have it detected"
+            )
+        return code
+
+    @field_validator("temperature")
+    @classmethod
+    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= temperature <= 1 for temperature in value):
+            raise ValueError("must lie between 0 and 1")
+        return value
+
+    @field_validator("clip_timestamps")
+    @classmethod
+    def _ascending_clips(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(time < 0 for time in value):
+            raise ValueError("must not be negative")
+        for start, end in zip(value[::2], value[1::2], strict=False):
+            if end <= start:
+                raise ValueError(f"clip {start:g},{end:g} ends before it begins")
+        return value
+
+    @field_validator("suppress_tokens")
+    @classmethod
+    def _token_ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(token < -1 for token in value):
+            raise ValueError("holds token ids, or -1 for the non-speech set; not other negatives")
+        return value
+
+    @model_validator(mode="after")
+    def _as_whisper_verifies(self) -> TranscribeOptions:
+        """What openai-whisper raises on (decoding.py, `_verify_options`), and no more.
+
+        `transcribe()` drops `beam_size` and `patience` above temperature 0 and `best_of` at 0.
+        """
+        if 0 in self.temperature and self.patience is not None:
+            if self.beam_size is None:
+                raise ValueError(
+                    "patience needs beam_size, since it says how long beam search goes on; "
+                    "give beam_size too, or leave patience out"
+                )
+            if round(self.beam_size * self.patience) < 1:
+                raise ValueError("beam_size times patience must round to 1 or more")
+        return self
+
+    def without_effect(self) -> list[str]:
+        """A sentence for each given option that cannot change the result."""
+        notes = []
+        if self.best_of is not None and not any(self.temperature):
+            notes.append("best_of has no effect at temperature 0 alone.")
+        if self.beam_size is not None and 0 not in self.temperature:
+            notes.append("beam_size has no effect above temperature 0.")
+        if self.hallucination_silence_threshold is not None and not self.word_timestamps:
+            notes.append("hallucination_silence_threshold has no effect without word_timestamps.")
+        if self.carry_initial_prompt and self.initial_prompt is None:
+            notes.append("carry_initial_prompt has no effect without initial_prompt.")
+        if self.fp16 is not None:
+            notes.append("fp16 is not applicable: the server's COMPUTE_TYPE decides.")
+        return notes
+
+    def clips(self, duration: float) -> list[tuple[int, int]]:
+        """Clips as (start, end) in frames of 10 ms; the whole audio when none is given.
+
+        Source: openai/whisper, transcribe(), `seek_clips`. `duration` is in seconds.
+        """
+        points = [round(time * 100) for time in self.clip_timestamps] or [0]
+        content_frames = math.floor(duration * 100)
+        if len(points) % 2 == 1:
+            points.append(content_frames)
+        return list(zip(points[::2], points[1::2], strict=True))

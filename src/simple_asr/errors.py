@@ -1,0 +1,187 @@
+"""Every error a caller may see, in one hierarchy. What status each has is the server's business.
+
+An error's text says what happened, the value, the limit and what to do now. It never repeats audio,
+a transcript, a key or a path of this machine.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AsrError(Exception):
+    """Base of all. `code` is stable and meant for programs; `detail` is meant for people."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, retry_after: float | None = None
+    ) -> None:
+        """`field` names the parameter at fault; `retry_after` is in seconds."""
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+
+# The request -----------------------------------------------------------------------------------
+
+
+class RequestError(AsrError):
+    """The caller asked for something that cannot be; sending it again unchanged will not help."""
+
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class UnknownParameter(RequestError):
+    code = "unknown_parameter"
+    title = "Unknown parameter"
+
+
+class InvalidParameter(RequestError):
+    code = "invalid_parameter"
+    title = "Invalid parameter"
+
+
+class ContradictoryParameters(RequestError):
+    code = "contradictory_parameters"
+    title = "Contradictory parameters"
+
+
+class MissingFile(RequestError):
+    code = "missing_file"
+    title = "No audio file"
+
+
+class MalformedBody(RequestError):
+    code = "malformed_body"
+    title = "Malformed request body"
+
+
+class UnsupportedContentType(RequestError):
+    code = "unsupported_content_type"
+    title = "Unsupported content type"
+
+
+class PayloadTooLarge(RequestError):
+    code = "payload_too_large"
+    title = "Request too large"
+
+
+class RequestTimeout(RequestError):
+    code = "request_timeout"
+    title = "Request timed out"
+
+
+# The media -------------------------------------------------------------------------------------
+
+
+class MediaError(AsrError):
+    """The file arrived, and no speech can be had from it."""
+
+    code = "invalid_media"
+    title = "Invalid media"
+
+
+class EmptyMedia(MediaError):
+    code = "empty_file"
+    title = "Empty file"
+
+
+class UnreadableMedia(MediaError):
+    code = "unreadable_media"
+    title = "Unreadable media"
+
+
+class NoAudioTrack(MediaError):
+    code = "no_audio_track"
+    title = "No audio track"
+
+
+class MediaLimitExceeded(MediaError):
+    code = "media_limit_exceeded"
+    title = "Media over the limit"
+
+
+# The caller ------------------------------------------------------------------------------------
+
+
+class MissingKey(AsrError):
+    code = "missing_api_key"
+    title = "API key missing"
+
+
+class WrongKey(AsrError):
+    code = "invalid_api_key"
+    title = "API key not accepted"
+
+
+# The server ------------------------------------------------------------------------------------
+
+
+class Unavailable(AsrError):
+    """The server cannot answer now; the same request may succeed later."""
+
+    code = "unavailable"
+    title = "Temporarily unavailable"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    title = "Too many requests waiting"
+
+
+class ModelNotReady(Unavailable):
+    code = "model_not_ready"
+    title = "The model is not ready"
+
+
+class DecoderUnavailable(Unavailable):
+    code = "decoder_unavailable"
+    title = "No media decoder available"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+    title = "The server is shutting down"
+
+
+class StorageFull(AsrError):
+    code = "storage_full"
+    title = "Storage full"
+
+
+class EngineFailed(AsrError):
+    """The model call itself failed: the server's fault, or its hardware's."""
+
+    code = "engine_failed"
+    title = "Speech recognition failed"
+
+
+class Cancelled(AsrError):
+    """The caller left; nobody reads this error."""
+
+    code = "cancelled"
+    title = "Cancelled"
+
+
+# The start -------------------------------------------------------------------------------------
+
+
+class ConfigurationError(AsrError):
+    """The server or command cannot start as it is set up."""
+
+    code = "configuration_error"
+    title = "Configuration error"
+
+
+class ModelUnavailable(ConfigurationError):
+    code = "model_unavailable"
+    title = "Model unavailable"
+
+
+class InvalidKeyFile(ConfigurationError):
+    code = "invalid_key_file"
+    title = "Invalid key file"

@@ -1,0 +1,145 @@
+"""Every setting, from the environment or `.env`; the only reader of either.
+
+The environment wins over `.env`. `docs/settings.md` and `.env.example` list the same rows, and a
+test compares all three.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from simple_asr.errors import ConfigurationError
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+Device = Literal["cuda", "cpu", "auto"]
+ComputeType = Literal[
+    "auto", "int8", "int8_float16", "int8_float32", "float16", "bfloat16", "float32"
+]
+
+
+class Settings(BaseSettings):
+    """One field per variable: `PORT` is `port`. Build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # What the specification names.
+    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104
+    port: int = Field(9854, ge=1, le=65535, description="Port to listen on.")
+    default_model: str = Field(
+        "turbo",
+        min_length=1,
+        description="Model to serve: a name (`tiny`, `base`, `small`, `medium`, `large`, `turbo`, "
+        "`tiny.en`, …), `owner/name` on the hub, or a folder.",
+    )
+    model_device: Annotated[Device, BeforeValidator(_lower)] = Field(
+        "cuda",
+        description="`cuda` (NVIDIA or AMD; CPU with a warning where there is no GPU), `cpu`, or "
+        "`auto` (a GPU if there is one, without a warning).",
+    )
+    model_download_root: Path = Field(Path("models"), description="Folder that keeps models.")
+    keys_file: Path = Field(Path("data/keys.txt"), description="File of API keys, one per line.")
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        "info", description="`debug`, `info`, `warning`, `error` or `critical`."
+    )
+    hsa_override_gfx_version: str = Field(
+        "10.3.0",
+        pattern=r"^(\d+\.\d+\.\d+)?$",
+        description="GPU version AMD's ROCm runtime is told. Read by ROCm alone; empty: its own.",
+    )
+    audio_speedup: float = Field(
+        1.25,
+        ge=1,
+        le=2,
+        allow_inf_nan=False,
+        description="How much faster than recorded long audio is fed to the model, 1 to 2; used "
+        "only where it saves a window.",
+    )
+
+    # What this server adds.
+    fallback_model: str = Field(
+        "base",
+        description="Model served, with `degraded` health, when `DEFAULT_MODEL` cannot be had. "
+        "Empty: refuse to start instead.",
+    )
+    require_gpu: bool = Field(
+        False, description="Refuse to start without a GPU instead of using the CPU."
+    )
+    compute_type: Annotated[ComputeType, BeforeValidator(_lower)] = Field(
+        "auto",
+        description="Number format of the model: `auto` (int8 on CPU, float16 on GPU), `int8`, "
+        "`int8_float16`, `int8_float32`, `float16`, `bfloat16`, `float32`.",
+    )
+    cpu_threads: int = Field(
+        0, ge=0, le=1024, description="Threads the model uses on a CPU. 0: one per core."
+    )
+    max_batch_size: int = Field(
+        8, ge=1, le=256, description="Most windows, of any requests, in one model call."
+    )
+    max_waiting_requests: int = Field(
+        64, ge=1, le=100_000, description="Requests admitted at once; one more is answered 429."
+    )
+    max_upload_bytes: int = Field(
+        1_073_741_824, ge=1, description="Largest request body, in bytes."
+    )
+    max_audio_seconds: float = Field(
+        14_400, gt=0, allow_inf_nan=False, description="Longest audio of one request, in seconds."
+    )
+    decoder_processes: int = Field(
+        2, ge=1, le=64, description="Child processes that decode media, kept warm."
+    )
+    decode_timeout_seconds: float = Field(
+        300,
+        gt=0,
+        allow_inf_nan=False,
+        description="Wall-clock time decoding one file may take before its process is killed.",
+    )
+    spool_dir: Path = Field(
+        Path("data/spool"), description="Folder for uploads while they are worked on."
+    )
+    hf_endpoint: str = Field(
+        "https://huggingface.co",
+        pattern=r"^https?://\S+$",
+        description="Address of the model hub, or of a mirror.",
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="Token for the model hub; needed for private models only."
+    )
+    hf_hub_offline: bool = Field(False, description="Never ask the hub; use local models only.")
+
+    @field_validator("hf_token", mode="before")
+    @classmethod
+    def _no_token(cls, value: object) -> object:
+        return None if value == "" else value
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Settings of this process. Raises ConfigurationError naming each variable that is wrong."""
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        faults = "\n".join(
+            f"  {'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        )
+        raise ConfigurationError(
+            f"These settings are not valid; correct them in the environment or in .env:\n{faults}"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"{env_file} is not UTF-8 text. Save it as UTF-8, or remove it."
+        ) from None

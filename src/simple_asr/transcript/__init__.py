@@ -1,0 +1,1 @@
+"""What we produce: transcripts, their formats, and the events of a stream."""

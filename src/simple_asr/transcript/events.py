@@ -1,0 +1,39 @@
+"""What a running transcription tells, in order: Progress and SegmentDone in turn, then one Done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simple_asr.transcript.model import Segment, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`seconds_done` of `seconds_total` audio seconds are recognised."""
+
+    seconds_done: float
+    seconds_total: float
+
+    @property
+    def fraction(self) -> float:
+        """From 0 to 1."""
+        if self.seconds_total <= 0:
+            return 1.0
+        return min(1.0, self.seconds_done / self.seconds_total)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDone:
+    """A segment that will not change any more."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event."""
+
+    transcript: Transcript
+
+
+Event = Progress | SegmentDone | Done

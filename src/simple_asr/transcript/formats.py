@@ -1,0 +1,67 @@
+"""Writes a transcript in the format a caller asked for. To add a format, add a row to FORMATS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from simple_asr.transcript.model import Segment, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A way to write a transcript, and the media type it is served under."""
+
+    name: str
+    media_type: str
+    meaning: str
+    write: Callable[[Transcript], str]
+
+
+def whisper_result(transcript: Transcript) -> dict[str, object]:
+    """The dictionary `whisper.transcribe()` returns: `text`, `segments`, `language`.
+
+    `words` stands in a segment only when word times were asked for, as in openai-whisper.
+    """
+    return {
+        "text": transcript.text,
+        "segments": [_segment(segment) for segment in transcript.segments],
+        "language": transcript.language,
+    }
+
+
+def _segment(segment: Segment) -> dict[str, object]:
+    fields = asdict(segment)
+    if segment.words is None:
+        del fields["words"]
+    return fields
+
+
+def _json(document: dict[str, object]) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+FORMATS: dict[str, Format] = {
+    format_.name: format_
+    for format_ in (
+        Format(
+            "json",
+            "application/json",
+            "openai-whisper's full result",
+            lambda transcript: _json(whisper_result(transcript)),
+        ),
+        Format(
+            "simple",
+            "application/json",
+            'only the text: `{"text": …}`',
+            lambda transcript: _json({"text": transcript.text.strip()}),
+        ),
+        Format(
+            "text",
+            "text/plain; charset=utf-8",
+            "only the text, as plain text",
+            lambda transcript: transcript.text.strip() + "\n",
+        ),
+    )
+}

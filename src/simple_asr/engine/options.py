@@ -8,7 +8,6 @@ business; text is understood for every parameter, since forms carry nothing else
 from __future__ import annotations
 
 import json
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -44,7 +43,7 @@ def _list_from_text(value: Any) -> Any:
     if text.startswith("["):
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError("is not a JSON list") from error
     return [item.strip() for item in text.split(",")] if text else []
 
@@ -308,13 +307,12 @@ class TranscribeOptions(BaseModel):
             notes.append("fp16 is not applicable: the server's COMPUTE_TYPE decides.")
         return notes
 
-    def clips(self, duration: float) -> list[tuple[int, int]]:
+    def clips(self, content_frames: int) -> list[tuple[int, int]]:
         """Clips as (start, end) in frames of 10 ms; the whole audio when none is given.
 
-        Source: openai/whisper, transcribe(), `seek_clips`. `duration` is in seconds.
+        Source: openai/whisper, transcribe.py, `seek_clips`.
         """
         points = [round(time * 100) for time in self.clip_timestamps] or [0]
-        content_frames = math.floor(duration * 100)
         if len(points) % 2 == 1:
             points.append(content_frames)
         return list(zip(points[::2], points[1::2], strict=True))

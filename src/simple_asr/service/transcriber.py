@@ -1,15 +1,28 @@
-"""Media and options in, a transcript or a stream of events out: the seam every door goes through."""
+"""Media and options in, a transcript or its events out: the seam every door goes through."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from simple_asr.audio.features import LogMel, Samples
+from simple_asr.engine.backends.base import Backend
+from simple_asr.engine.engine import Engine, warm_up
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.transcript.events import Event
+from simple_asr.engine.request import Request
+from simple_asr.errors import AsrError, ModelNotReady
+from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +59,162 @@ class Transcriber(Protocol):
         ...
 
     async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
-        """The finished transcript; raises as `events` does. Cancelling the task cancels the work."""
+        """The finished transcript; raises as `events` does. Cancelling the task cancels it."""
         ...
+
+
+class DecodedAudio(Samples, AbstractContextManager["DecodedAudio"], Protocol):
+    """What a decoder hands over (`audio.recording.Recording`); closing it frees its storage."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class Decoder(Protocol):
+    """Media file to samples (`audio.decode.DecoderPool`)."""
+
+    def decode(self, media: Path) -> DecodedAudio: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Replicas of one model, ready to work; `reason` tells why it is not the one asked for."""
+
+    backends: Sequence[Backend]
+    reason: str = ""
+
+
+class LocalTranscriber:
+    """Decodes in child processes and recognises on this machine's model replicas.
+
+    Loading runs in a thread of its own, so that the doors answer meanwhile. `_state` and `_engine`
+    are set by that thread, each once, as whole objects.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        load: Callable[[], LoadedModel],
+        *,
+        model_name: str,
+        speedup: float,
+        max_batch_size: int,
+        max_requests: int,
+    ) -> None:
+        """`load` is called once by `start`; `speedup` counts where a request names none."""
+        self._decoder = decoder
+        self._load = load
+        self._speedup = speedup
+        self._max_batch_size = max_batch_size
+        self._max_requests = max_requests
+        self._state = ModelState("loading", model_name, model_name, "The model is being loaded.")
+        self._engine: Engine | None = None
+        self._model: Backend | None = None
+        self._loader = threading.Thread(target=self._load_model, name="asr-loader", daemon=True)
+        # Decoding waits in child processes, spectrograms are short: more threads than cores.
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="asr-media")
+
+    @property
+    def model_state(self) -> ModelState:
+        return self._state
+
+    def start(self) -> None:
+        """Begins to load the model and returns at once."""
+        self._loader.start()
+
+    def wait_until_loaded(self) -> ModelState:
+        """Waits for `start`'s outcome, ready or failed."""
+        self._loader.join()
+        return self._state
+
+    def close(self) -> None:
+        """Fails what is in work and ends threads and child processes."""
+        if self._engine is not None:
+            self._engine.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
+
+    async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
+        transcript = None
+        async for event in self.events(media, options):
+            if isinstance(event, Done):
+                transcript = event.transcript
+        assert transcript is not None, "A stream of events ends with Done or an error"
+        return transcript
+
+    async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
+        engine, model = self._ready()
+        loop = asyncio.get_running_loop()
+        recording = await loop.run_in_executor(self._threads, self._decoder.decode, media)
+        with recording:
+            log_mel = LogMel(recording, model.info.n_mels)
+            await loop.run_in_executor(self._threads, log_mel.peak)
+            request = Request(
+                options,
+                log_mel,
+                model.info,
+                model.tokenizer,
+                speedup=options.speedup or self._speedup,
+                warnings=(*recording.warnings, *options.without_effect()),
+            )
+            events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
+
+            def listen(event: Event | AsrError) -> None:
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+            engine.submit(request, listen)
+            try:
+                while True:
+                    event = await events.get()
+                    if isinstance(event, AsrError):
+                        raise event
+                    yield event
+                    if isinstance(event, Done):
+                        return
+            finally:
+                engine.cancel(request)
+
+    def _ready(self) -> tuple[Engine, Backend]:
+        engine, model = self._engine, self._model
+        if engine is None or model is None:
+            raise ModelNotReady(
+                f"The model {self._state.requested!r} is not ready: {self._state.reason}",
+                retry_after=5,
+            )
+        return engine, model
+
+    def _load_model(self) -> None:
+        started = time.monotonic()
+        try:
+            loaded = self._load()
+            for backend in loaded.backends:
+                warm_up(backend)
+        except AsrError as error:
+            logger.error("The model could not be loaded: %s", error.detail)
+            self._state = replace(self._state, status="failed", reason=error.detail)
+        except Exception as error:
+            logger.exception("The model could not be loaded")
+            self._state = replace(
+                self._state, status="failed", reason=f"Loading failed: {type(error).__name__}."
+            )
+        else:
+            self._open(loaded)
+            logger.info(
+                "Model %s is ready on %s (%s) after %.1f s",
+                self._state.served,
+                loaded.backends[0].info.device,
+                loaded.backends[0].info.compute_type,
+                time.monotonic() - started,
+            )
+
+    def _open(self, loaded: LoadedModel) -> None:
+        self._model = loaded.backends[0]
+        self._engine = Engine(
+            loaded.backends,
+            max_batch_size=self._max_batch_size,
+            max_requests=self._max_requests,
+        )
+        served = loaded.backends[0].info.name
+        self._state = replace(self._state, status="ready", served=served, reason=loaded.reason)

@@ -1,0 +1,204 @@
+"""Whisper on CTranslate2: the only importer of ctranslate2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_asr.engine.backends.base import ModelInfo
+from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.window import (
+    Align,
+    Aligned,
+    Decode,
+    Decoded,
+    Detected,
+    Encoded,
+    Hypothesis,
+    SearchOptions,
+)
+from simple_asr.errors import ModelUnavailable
+
+
+def library_version() -> str:
+    return str(ctranslate2.__version__)
+
+
+def num_gpus() -> int:
+    """GPUs this build of CTranslate2 can use: NVIDIA with CUDA, AMD with the ROCm build."""
+    return int(ctranslate2.get_cuda_device_count())
+
+
+def best_compute_type(device: str) -> str:
+    """The fastest number format that keeps Whisper's accuracy: int8 on CPU, float16 on GPU.
+
+    Old GPUs without float16 arithmetic get float32.
+    """
+    if device == "cpu":
+        return "int8"
+    supported = ctranslate2.get_supported_compute_types(device)
+    return "float16" if "float16" in supported else "float32"
+
+
+def load_replicas(
+    name: str, folder: Path, *, device: str, compute_type: str, num_threads: int
+) -> list[CTranslate2Backend]:
+    """One replica for each GPU, or one on the CPU. Raises ModelUnavailable."""
+    if compute_type == "auto":
+        compute_type = best_compute_type(device)
+    return [
+        CTranslate2Backend(
+            name,
+            folder,
+            device=device,
+            device_index=index,
+            compute_type=compute_type,
+            num_threads=num_threads,
+        )
+        for index in range(num_gpus() if device == "cuda" else 1)
+    ]
+
+
+class CTranslate2Backend:
+    """One model on one device. Encoder output is kept in main memory, one array a window.
+
+    A `StorageView` over an array does not keep it alive: each array below has a name that outlives
+    the call.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        device: str,
+        device_index: int = 0,
+        compute_type: str,
+        num_threads: int = 0,
+    ) -> None:
+        """Loads the weights. `num_threads` 0 is one per core. Raises ModelUnavailable."""
+        try:
+            self._model = ctranslate2.models.Whisper(
+                str(folder),
+                device=device,
+                device_index=device_index,
+                compute_type=compute_type,
+                intra_threads=num_threads,
+                inter_threads=1,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelUnavailable(
+                f"The model {name!r} cannot be loaded on {device} as {compute_type}: {error}. "
+                "Download it again with `simple-asr models download`, or choose another "
+                "COMPUTE_TYPE or MODEL_DEVICE."
+            ) from error
+        self._tokenizer = Tokenizer.from_folder(folder)
+        self._info = ModelInfo(
+            name=name,
+            is_multilingual=self._model.is_multilingual,
+            n_mels=self._model.n_mels,
+            device=device,
+            compute_type=self._model.compute_type,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+        features = np.ascontiguousarray(log_mel[None])
+        encoded = self._model.encode(ctranslate2.StorageView.from_array(features), to_cpu=True)
+        # A copy, since neither a StorageView nor an array over one keeps the other alive.
+        return np.array(encoded)[0]
+
+    def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
+        stacked = np.stack(encoded)
+        answers = self._model.detect_language(ctranslate2.StorageView.from_array(stacked))
+        return [
+            Detected({token.strip("<|>"): probability for token, probability in answer})
+            for answer in answers
+        ]
+
+    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+        search = steps[0].search
+        is_sampling = search.temperature > 0
+        stacked = np.stack(encoded)
+        results = self._model.generate(
+            ctranslate2.StorageView.from_array(stacked),
+            [list(step.prompt.tokens) for step in steps],
+            beam_size=search.beam_size,
+            patience=search.patience,
+            num_hypotheses=search.num_hypotheses,
+            # At 0, beam search would stop at the first finished beam; the engine ranks them all.
+            length_penalty=_score_exponent(search),
+            max_length=_max_length(steps[0]),
+            return_scores=True,
+            return_no_speech_prob=True,
+            max_initial_timestamp_index=search.max_initial_timestamp_index,
+            suppress_blank=search.suppress_blank,
+            suppress_tokens=list(search.suppress_tokens) or None,
+            sampling_topk=0 if is_sampling else 1,
+            sampling_temperature=search.temperature if is_sampling else 1,
+        )
+        return [_decoded(result, step) for result, step in zip(results, steps, strict=True)]
+
+    def align(
+        self, encoded: Sequence[Encoded], steps: Sequence[Align], num_frames: Sequence[int]
+    ) -> list[Aligned]:
+        stacked = np.stack(encoded)
+        results = self._model.align(
+            ctranslate2.StorageView.from_array(stacked),
+            list(steps[0].start_sequence),
+            [list(step.text_tokens) for step in steps],
+            list(num_frames),
+        )
+        return [_aligned(result) for result in results]
+
+    def close(self) -> None:
+        self._model.unload_model()
+
+
+def _max_length(step: Decode) -> int:
+    """The `max_length` that lets CTranslate2 write `max_new_tokens` and no more.
+
+    It writes at most min(max_length / 2, max_length - start), where `start` counts the prompt up to
+    its last task token, and counts the prefix as written. Source: CTranslate2, whisper.cc,
+    `WhisperReplica::generate`.
+    """
+    prompt = step.prompt
+    start = prompt.sot_position + prompt.num_task_tokens - 1
+    wanted = step.search.max_new_tokens + prompt.num_prefix_tokens
+    return wanted + max(wanted, start)
+
+
+def _score_exponent(search: SearchOptions) -> int:
+    """CTranslate2's `length_penalty`: scores are sums over the tokens divided by length to this."""
+    return 1 if search.beam_size > 1 else 0
+
+
+def _decoded(result: Any, step: Decode) -> Decoded:
+    num_prefix = step.prompt.num_prefix_tokens
+    return Decoded(
+        hypotheses=tuple(
+            Hypothesis(
+                tuple(tokens[num_prefix:]),
+                float(score) * len(tokens) ** _score_exponent(step.search),
+            )
+            for tokens, score in zip(result.sequences_ids, result.scores, strict=True)
+        ),
+        no_speech_prob=float(result.no_speech_prob),
+    )
+
+
+def _aligned(result: Any) -> Aligned:
+    path = np.array(result.alignments, dtype=np.int64).reshape(-1, 2)
+    return Aligned(path[:, 0], path[:, 1], np.array(result.text_token_probs, dtype=np.float32))

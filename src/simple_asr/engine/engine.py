@@ -1,0 +1,213 @@
+"""Runs requests on model replicas: admission, one worker thread a replica, cancel, drain."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simple_asr.audio.features import N_FRAMES
+from simple_asr.engine.backends.base import Backend
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.request import Request, search_options
+from simple_asr.engine.scheduler import Scheduler
+from simple_asr.engine.tokens import build_prompt
+from simple_asr.engine.window import Align, Answer, Decode, DetectLanguage, Window, WindowAudio
+from simple_asr.errors import AsrError, EngineFailed, Overloaded, ShuttingDown
+from simple_asr.transcript.events import Event
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[Event | AsrError], None]
+"""Told, from a worker thread, each event of a request, or the error that ended it."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Since the start; read without a lock, so a moment behind."""
+
+    num_batches: int = 0
+    num_windows: int = 0
+    num_failed_batches: int = 0
+
+
+class Engine:
+    """Shares model calls between requests.
+
+    `_lock` guards the scheduler, the listeners and every request: a request moves on only while
+    its worker holds it. Model calls run outside it.
+    """
+
+    def __init__(
+        self, backends: Sequence[Backend], *, max_batch_size: int, max_requests: int
+    ) -> None:
+        """Starts one thread for each of `backends`, which then belongs to it."""
+        self._scheduler = Scheduler(max_batch_size)
+        self._max_requests = max_requests
+        self._listeners: dict[Request, Listener] = {}
+        self._is_closing = False
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self.statistics = Statistics()
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(backend,), name=f"asr-engine-{index}", daemon=True
+            )
+            for index, backend in enumerate(backends)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def num_requests(self) -> int:
+        """Requests admitted and not finished."""
+        with self._lock:
+            return len(self._listeners)
+
+    def submit(self, request: Request, listener: Listener) -> None:
+        """Admits a request, or raises Overloaded or ShuttingDown at once with nothing queued."""
+        with self._work:
+            if self._is_closing:
+                raise ShuttingDown("The server is shutting down. Send the request again shortly.")
+            if len(self._listeners) >= self._max_requests:
+                raise Overloaded(
+                    f"{self._max_requests} requests are being worked on, which is this server's "
+                    "limit. Send the request again later.",
+                    retry_after=5,
+                )
+            self._listeners[request] = listener
+            events, windows = request.start()
+            self._publish(request, events, windows)
+
+    def cancel(self, request: Request) -> None:
+        """Frees the request's windows before the next model call. It hears nothing more."""
+        with self._lock:
+            self._forget(request)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Ends the workers after their present call; what still waits fails with ShuttingDown."""
+        with self._work:
+            self._is_closing = True
+            for request in list(self._listeners):
+                self._fail(request, ShuttingDown("The server was shut down during the request."))
+            self._work.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    # Worker threads ------------------------------------------------------------------------------
+
+    def _run(self, backend: Backend) -> None:
+        while True:
+            with self._work:
+                batch = self._scheduler.next_batch()
+                while not batch:
+                    if self._is_closing:
+                        break
+                    self._work.wait()
+                    batch = self._scheduler.next_batch()
+            if not batch:
+                break
+            self._serve(backend, batch)
+        backend.close()
+
+    def _serve(self, backend: Backend, batch: list[Window]) -> None:
+        """One model call and what follows from it. Whatever fails, the worker lives on."""
+        try:
+            answers = answer_batch(backend, batch)
+        except Exception:
+            logger.exception("A model call failed with %d windows in it", len(batch))
+            with self._lock:
+                self.statistics.num_failed_batches += 1
+                for window in batch:
+                    self._fail_call(window)
+            return
+        with self._work:
+            self.statistics.num_batches += 1
+            self.statistics.num_windows += len(batch)
+            for window, answer in zip(batch, answers, strict=True):
+                self._hand_over(window, answer)
+
+    def _hand_over(self, window: Window, answer: Answer) -> None:
+        request = window.owner
+        assert isinstance(request, Request), "Only requests own windows here"
+        if request not in self._listeners:
+            return  # cancelled meanwhile
+        try:
+            events, windows = request.receive(window, answer)
+        except Exception:
+            logger.exception("A model's answer could not be read")
+            self._fail_call(window)
+        else:
+            self._publish(request, events, windows)
+
+    # Under the lock ------------------------------------------------------------------------------
+
+    def _publish(
+        self, request: Request, events: Sequence[Event], windows: Sequence[Window]
+    ) -> None:
+        listener = self._listeners[request]
+        for window in windows:
+            self._scheduler.add(window)
+        if windows:
+            self._work.notify()
+        if request.is_finished:
+            self._forget(request)
+        for event in events:
+            listener(event)
+
+    def _fail_call(self, window: Window) -> None:
+        request = window.owner
+        if isinstance(request, Request) and request in self._listeners:
+            self._fail(
+                request,
+                EngineFailed(
+                    "The model failed on this audio; the server's log has the reason. "
+                    "Send the request again; if it fails again, tell the operator."
+                ),
+            )
+
+    def _fail(self, request: Request, error: AsrError) -> None:
+        listener = self._listeners[request]
+        self._forget(request)
+        listener(error)
+
+    def _forget(self, request: Request) -> None:
+        self._listeners.pop(request, None)
+        self._scheduler.remove(request)
+
+
+def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
+    """The model's answers to windows with equal keys, in their order.
+
+    Windows are encoded one at a time: sharing an encoder call gains nothing on a CPU and takes
+    twice the memory. Their output is kept for the next steps on the same audio.
+    """
+    for window in batch:
+        if window.audio.encoded is None:
+            window.audio.encoded = backend.encode(window.audio.log_mel())
+    encoded = [window.audio.encoded for window in batch]
+    if batch[0].key.kind is DetectLanguage:
+        return backend.detect_language(encoded)
+    if batch[0].key.kind is Decode:
+        return backend.decode(
+            encoded, [window.step for window in batch if isinstance(window.step, Decode)]
+        )
+    return backend.align(
+        encoded,
+        [window.step for window in batch if isinstance(window.step, Align)],
+        [window.audio.num_frames for window in batch],
+    )
+
+
+def warm_up(backend: Backend) -> None:
+    """One real inference: 30 s of silence heard, one token written. Raises as the backend does."""
+    tokenizer = backend.tokenizer
+    options = TranscribeOptions(sample_len=1)
+    language = "en" if backend.info.is_multilingual else None
+    prompt = build_prompt(tokenizer, options, language, previous=())
+    step = Decode(prompt, search_options(options, tokenizer, temperature=0.0))
+    audio = WindowAudio(lambda: np.zeros((backend.info.n_mels, N_FRAMES), np.float32), N_FRAMES)
+    answer_batch(backend, [Window(None, audio, step)])

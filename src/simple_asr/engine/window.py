@@ -1,0 +1,158 @@
+"""The unit of work: one step on one window of one request, and what the model answers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_asr.engine.tokens import Prompt
+
+Encoded: TypeAlias = Any
+"""A backend's own form of what its encoder heard; only the backend looks inside."""
+
+
+@dataclass(slots=True, eq=False)
+class WindowAudio:
+    """One window's sound, kept for language detection, retries and word alignment.
+
+    `log_mel` computes the spectrogram, shape (n_mels, 3000), when it is wanted; `encoded` is set
+    by the worker after the first step, so that a window is encoded once. `num_frames` frames of
+    the spectrogram hold sound; one of its seconds is `speed` seconds of the recording.
+    """
+
+    log_mel: Callable[[], NDArray[np.float32]]
+    num_frames: int
+    speed: float = 1.0
+    encoded: Encoded | None = None
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the spectrogram that hold sound."""
+        return self.num_frames / 100
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How the decoder searches; all windows of one model call share them.
+
+    `num_hypotheses` are returned ranked by nothing in particular: at temperature 0 the finished
+    beams, above it the samples. Greedy is one beam at temperature 0.
+    """
+
+    temperature: float
+    beam_size: int
+    patience: float
+    num_hypotheses: int
+    max_new_tokens: int
+    suppress_tokens: tuple[int, ...]
+    suppress_blank: bool
+    max_initial_timestamp_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetectLanguage:
+    """Which language is spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Write what is said. `max_new_tokens` of `search` leaves the prompt's length out."""
+
+    prompt: Prompt
+    search: SearchOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Align:
+    """When each of `text_tokens` was said, after the tokens that started the transcript."""
+
+    start_sequence: tuple[int, ...]
+    text_tokens: tuple[int, ...]
+
+
+Step: TypeAlias = DetectLanguage | Decode | Align
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """`tokens` without prompt, prefix and end; `sum_logprob` counts the end if written."""
+
+    tokens: tuple[int, ...]
+    sum_logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Probability of each language code; they add up to 1."""
+
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """At least one hypothesis, and the probability that nobody speaks in the window."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    no_speech_prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """The path through (token, encoder frame of 20 ms), and each token's probability."""
+
+    token_indices: NDArray[np.int64]
+    frame_indices: NDArray[np.int64]
+    token_probabilities: NDArray[np.float32]
+
+
+Answer: TypeAlias = Detected | Decoded | Aligned
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """Windows with equal keys may share one model call.
+
+    In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
+    position and as many task tokens in every row; an `align` call shares its start sequence.
+    Language and task may differ between the rows of a `generate` call.
+    """
+
+    kind: type[Step]
+    shared: tuple[object, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """One step to take on one window. `owner` is the request, told apart by identity."""
+
+    owner: object
+    audio: WindowAudio
+    step: Step
+    key: BatchKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = batch_key(self.step)
+
+
+def batch_key(step: Step) -> BatchKey:
+    """What a step must share with the others of its model call."""
+    match step:
+        case DetectLanguage():
+            return BatchKey(DetectLanguage)
+        case Decode(prompt, search):
+            return BatchKey(
+                Decode,
+                (
+                    search,
+                    prompt.sot_position,
+                    # Their number also tells whether timestamps are written.
+                    prompt.num_task_tokens,
+                    prompt.num_prefix_tokens,
+                ),
+            )
+        case Align(start_sequence, _):
+            return BatchKey(Align, (start_sequence,))

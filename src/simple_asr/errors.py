@@ -6,6 +6,7 @@ a transcript, a key or a path of this machine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -48,6 +49,14 @@ class InvalidParameter(RequestError):
 class ContradictoryParameters(RequestError):
     code = "contradictory_parameters"
     title = "Contradictory parameters"
+
+
+class SeveralErrors(RequestError):
+    """More than one thing is wrong with the request; `errors` holds each, in the order found."""
+
+    def __init__(self, errors: Sequence[RequestError]) -> None:
+        super().__init__("\n".join(error.detail for error in errors))
+        self.errors = tuple(errors)
 
 
 class MissingFile(RequestError):

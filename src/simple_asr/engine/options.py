@@ -55,11 +55,6 @@ def _single_item_list(value: Any) -> Any:
     return value
 
 
-def _unlimited(value: Any) -> Any:
-    """Whisper reads both None and 0 of `max_initial_timestamp` as "no limit"."""
-    return None if value == 0 else value
-
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Threshold = Annotated[Finite | None, BeforeValidator(_null_from_text)]
 OptionalCount = Annotated[int | None, BeforeValidator(_null_from_text)]
@@ -211,9 +206,7 @@ class TranscribeOptions(BaseModel):
         False,
         description="Decode without timestamp tokens: one segment per window.",
     )
-    max_initial_timestamp: Annotated[
-        Finite | None, BeforeValidator(_unlimited), BeforeValidator(_null_from_text)
-    ] = Field(
+    max_initial_timestamp: Threshold = Field(
         1.0,
         ge=0,
         le=30,

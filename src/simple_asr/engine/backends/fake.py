@@ -32,7 +32,8 @@ Script = Callable[[Decode], Decoded]
 class FakeBackend:
     """Answers at once, or, while `gate` is cleared, when the test sets it.
 
-    `batches` lists the steps of every call, in order, for tests to look at.
+    `batches` lists the steps of every call, in order, for tests to look at; `is_working` is set
+    once there is one.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class FakeBackend:
         self.batches: list[list[Step]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.is_working = threading.Event()
         self.is_closed = False
         self._tokenizer = tokenizer
-        self._script = script or self._say_hello
+        self._script = script or self.say_hello
         self._info = ModelInfo("fake", is_multilingual, 80, "cpu", "float32")
 
     @property
@@ -89,9 +91,10 @@ class FakeBackend:
         if len({batch_key(step) for step in steps}) != 1 or len(encoded) != len(steps):
             raise ValueError("the rows of a batch must have equal keys")
         self.batches.append(list(steps))
+        self.is_working.set()
         self.gate.wait()
 
-    def _say_hello(self, _: Decode) -> Decoded:
+    def say_hello(self, _: Decode) -> Decoded:
         """One segment from 0 to 2 s, and nothing after it."""
         begin = self._tokenizer.timestamp_begin
         tokens = (begin, *self._tokenizer.encode(" Hello."), begin + 100)

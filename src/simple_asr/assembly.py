@@ -1,0 +1,109 @@
+"""Builds the parts of a server or a command from its settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
+from simple_asr.engine.backends.base import Backend
+from simple_asr.engine.models import DownloadProgress, ModelStore
+from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
+from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
+from simple_asr.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+OnDownload = Callable[[DownloadProgress], None]
+
+
+def build_transcriber(
+    settings: Settings, on_download: OnDownload | None = None
+) -> LocalTranscriber:
+    """A transcriber that has not begun to load; `start` it. Raises ConfigurationError."""
+    spool = settings.spool_dir
+    try:
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder SPOOL_DIR={spool} cannot be made ({error.strerror}). "
+            "Set SPOOL_DIR to a folder this user may write to."
+        ) from error
+    decoder = DecoderPool(
+        settings.decoder_processes,
+        DecodeLimits(
+            max_seconds=settings.max_audio_seconds, timeout=settings.decode_timeout_seconds
+        ),
+        spool,
+    )
+    return LocalTranscriber(
+        decoder,
+        lambda: load_model(settings, on_download),
+        model_name=settings.default_model,
+        speedup=settings.audio_speedup,
+        max_batch_size=settings.max_batch_size,
+        max_requests=settings.max_waiting_requests,
+    )
+
+
+def build_model_store(settings: Settings) -> ModelStore:
+    """The folder of models, and the hub they come from."""
+    token = settings.hf_token
+    return ModelStore(
+        settings.model_download_root,
+        endpoint=settings.hf_endpoint,
+        token=token.get_secret_value() if token else None,
+        offline=settings.hf_hub_offline,
+    )
+
+
+def load_model(settings: Settings, on_download: OnDownload | None = None) -> LoadedModel:
+    """The model asked for on the device asked for, or what takes the place of either.
+
+    Raises ModelUnavailable when neither `DEFAULT_MODEL` nor `FALLBACK_MODEL` can be had, and
+    ConfigurationError when a GPU is required and there is none.
+    """
+    device = choose_device(settings)
+    store = build_model_store(settings)
+    wanted, fallback = settings.default_model, settings.fallback_model
+    try:
+        return LoadedModel(_load(wanted, store, settings, device, on_download))
+    except (ModelUnavailable, StorageFull) as error:
+        if not fallback or fallback == wanted:
+            raise
+        logger.warning("%s Serving FALLBACK_MODEL=%s instead.", error.detail, fallback)
+        return LoadedModel(
+            _load(fallback, store, settings, device, on_download), reason=error.detail
+        )
+
+
+def choose_device(settings: Settings) -> str:
+    """`cuda` or `cpu`: the GPU where one is wanted and there is one.
+
+    `cuda` without a GPU means the CPU, with a warning. Raises ConfigurationError when
+    `REQUIRE_GPU` forbids that.
+    """
+    if settings.model_device == "cpu":
+        return "cpu"
+    if num_gpus() > 0:
+        return "cuda"
+    if settings.require_gpu:
+        raise ConfigurationError(
+            "No GPU can be used, and REQUIRE_GPU is set. Check the driver with "
+            "`simple-asr doctor`, or set REQUIRE_GPU=false to run on the CPU."
+        )
+    if settings.model_device == "cuda":
+        logger.warning(
+            "MODEL_DEVICE=cuda, but no GPU can be used: running on the CPU. "
+            "Set MODEL_DEVICE=cpu to say so, or REQUIRE_GPU=true to refuse."
+        )
+    return "cpu"
+
+
+def _load(
+    name: str, store: ModelStore, settings: Settings, device: str, on_download: OnDownload | None
+) -> Sequence[Backend]:
+    files = store.resolve(name, on_download)
+    options = LoadOptions(device, settings.compute_type, settings.cpu_threads)
+    return BACKENDS["ctranslate2"](name, files.folder, options)

@@ -1,0 +1,67 @@
+"""What tests share: real weights, real speech, and the folders both are kept in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.engine.models import ModelStore
+from simple_asr.engine.tokens import Tokenizer
+from tests.support import Clip
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def models_root() -> Path:
+    """Where the tests keep models between runs; git ignores it."""
+    folder = REPOSITORY / ".cache" / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_model(models_root: Path) -> Path:
+    """Folder of the real `base` weights, from the installed packages."""
+    return ModelStore(models_root, offline=True).resolve("base").folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base_model: Path) -> Tokenizer:
+    return Tokenizer.from_folder(base_model)
+
+
+@pytest.fixture(scope="session")
+def speech() -> list[Clip]:
+    """Short clips of real speech in nine languages, from the package `pytest-audioeval`."""
+    try:
+        files = importlib.metadata.files("pytest-audioeval") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pytest-audioeval has no release for this Python")
+    recordings = (Path(str(file.locate())) for file in files if file.suffix == ".wav")
+    return [
+        Clip(path, language=path.parent.name, text=path.with_suffix(".txt").read_text().strip())
+        for path in sorted(recordings)
+    ]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of development recordings beside the checkout, where there is one."""
+    if not (SHARED / "data" / "manifest.jsonl").exists():
+        pytest.skip("the folder `shared` with recordings is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DecoderPool]:
+    """Real decoder processes."""
+    spool = tmp_path_factory.mktemp("spool")
+    pool = DecoderPool(1, DecodeLimits(), spool)
+    yield pool
+    pool.close()

@@ -1,0 +1,259 @@
+"""The real model on real speech: what it hears, and that company in a batch changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jiwer import wer
+from whisper_normalizer.basic import BasicTextNormalizer
+
+from simple_asr.audio.decode import DecoderPool
+from simple_asr.audio.features import N_FRAMES, LogMel
+from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
+from simple_asr.engine.engine import Engine, answer_batch
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.request import Request, search_options
+from simple_asr.engine.tokens import build_prompt
+from simple_asr.engine.window import Decode, Decoded, Window, WindowAudio
+from simple_asr.errors import ModelUnavailable
+from simple_asr.transcript.model import Transcript
+from tests.support import Caller, Clip
+
+pytestmark = pytest.mark.weights
+
+Hear = Callable[..., LogMel]
+
+
+@pytest.fixture(scope="module")
+def backend(base_model: Path) -> Iterator[CTranslate2Backend]:
+    """`base` in float32, in which a batch's company must not show."""
+    backend = CTranslate2Backend("base", base_model, device="cpu", compute_type="float32")
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def engine(base_model: Path) -> Iterator[Engine]:
+    """`base` as it is served on a CPU."""
+    backend = CTranslate2Backend("base", base_model, device="cpu", compute_type="int8")
+    engine = Engine([backend], max_batch_size=8, max_requests=100)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def heard(speech: list[Clip], decoder: DecoderPool) -> dict[str, LogMel]:
+    """One clip a language, ready for the model."""
+    return {
+        clip.language: LogMel(decoder.decode(clip.path), n_mels=80)
+        for clip in speech
+        if "pangram" in clip.path.stem or clip.path.stem == "quick_brown_fox"
+    }
+
+
+def decode_window(
+    backend: CTranslate2Backend, log_mel: LogMel, language: str = "en", **options: object
+) -> Window:
+    chosen = TranscribeOptions.model_validate(options)
+    prompt = build_prompt(backend.tokenizer, chosen, language, previous=())
+    search = search_options(chosen, backend.tokenizer, chosen.temperature[0])
+    frames = min(N_FRAMES, log_mel.content_frames)
+    audio = WindowAudio(lambda: log_mel.window(0, frames), frames)
+    return Window(None, audio, Decode(prompt, search))
+
+
+def decoded(backend: CTranslate2Backend, *windows: Window) -> list[Decoded]:
+    answers = answer_batch(backend, windows)
+    return [answer for answer in answers if isinstance(answer, Decoded)]
+
+
+def transcribe(
+    engine: Engine, backend: CTranslate2Backend, log_mel: LogMel, **options: object
+) -> Caller:
+    caller = Caller()
+    chosen = TranscribeOptions.model_validate(options)
+    engine.submit(Request(chosen, log_mel, backend.info, backend.tokenizer), caller)
+    return caller
+
+
+@pytest.mark.parametrize("beam_size", [None, 5])
+def test_the_answer_does_not_depend_on_who_shares_the_batch(
+    backend: CTranslate2Backend, heard: dict[str, LogMel], beam_size: int | None
+) -> None:
+    windows = [
+        decode_window(backend, log_mel, language, beam_size=beam_size)
+        for language, log_mel in heard.items()
+    ]
+
+    alone = [decoded(backend, window)[0] for window in windows]
+    together = decoded(backend, *windows)
+
+    assert len(together) == len(windows) >= 8
+    for by_itself, in_company in zip(alone, together, strict=True):
+        assert in_company.hypotheses[0].tokens == by_itself.hypotheses[0].tokens
+        assert in_company.no_speech_prob == pytest.approx(by_itself.no_speech_prob, rel=1e-3)
+
+
+def test_requests_served_together_get_what_they_get_alone(
+    engine: Engine, backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    alone = {
+        language: transcribe(engine, backend, log_mel, word_timestamps=True).transcript()
+        for language, log_mel in heard.items()
+    }
+    before = engine.statistics.num_batches
+
+    callers = {
+        language: transcribe(engine, backend, log_mel, word_timestamps=True)
+        for language, log_mel in heard.items()
+    }
+    together = {language: caller.transcript() for language, caller in callers.items()}
+
+    assert {k: t.text for k, t in together.items()} == {k: t.text for k, t in alone.items()}
+    assert {k: t.language for k, t in together.items()} == {k: t.language for k, t in alone.items()}
+    # Fewer calls than detecting, decoding and aligning each clip by itself takes.
+    assert engine.statistics.num_batches - before < 3 * len(heard)
+
+
+@pytest.mark.parametrize("language", ["en", "es", "fr", "it", "pt"])
+def test_speech_is_written_down_in_its_language(
+    engine: Engine,
+    backend: CTranslate2Backend,
+    heard: dict[str, LogMel],
+    speech: list[Clip],
+    language: str,
+) -> None:
+    spoken = next(
+        clip.text
+        for clip in speech
+        if clip.language == language
+        and ("pangram" in clip.path.stem or clip.path.stem == "quick_brown_fox")
+    )
+
+    transcript = transcribe(engine, backend, heard[language], beam_size=5).transcript()
+
+    normal = BasicTextNormalizer()
+    assert transcript.language == language
+    assert wer(normal(spoken), normal(transcript.text)) <= 0.5
+
+
+def test_words_follow_each_other_within_the_recording(
+    engine: Engine, backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    transcript = transcribe(
+        engine, backend, heard["en"], language="en", word_timestamps=True
+    ).transcript()
+
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    assert "".join(word.word for word in words) == transcript.text
+    assert all(0 <= word.start <= word.end <= transcript.duration + 0.1 for word in words)
+    assert all(before.end <= after.start + 1e-6 for before, after in pairwise(words))
+    assert all(0 < word.probability <= 1 for word in words)
+
+
+def test_translation_writes_english(
+    engine: Engine, backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    def english(task: str) -> Transcript:
+        return transcribe(
+            engine, backend, heard["fr"], language="fr", task=task, temperature=0
+        ).transcript()
+
+    assert english("translate").text != english("transcribe").text
+    assert english("translate").text.isascii()
+
+
+@pytest.mark.parametrize("sample_len", [1, 2, 5])
+@pytest.mark.parametrize("beam_size", [None, 3])
+def test_no_more_tokens_are_written_than_sample_len(
+    backend: CTranslate2Backend, heard: dict[str, LogMel], sample_len: int, beam_size: int | None
+) -> None:
+    window = decode_window(backend, heard["en"], sample_len=sample_len, beam_size=beam_size)
+
+    (answer,) = decoded(backend, window)
+
+    assert len(answer.hypotheses[0].tokens) == sample_len
+
+
+def test_the_score_of_a_hypothesis_is_the_sum_of_its_log_probabilities(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    greedy = decode_window(backend, heard["en"])
+    beams = decode_window(backend, heard["en"], beam_size=3, patience=2.0)
+
+    (alone,), (several,) = decoded(backend, greedy), decoded(backend, beams)
+
+    assert len(several.hypotheses) == 6
+    same = [h for h in several.hypotheses if h.tokens == alone.hypotheses[0].tokens]
+    assert same
+    assert same[0].sum_logprob == pytest.approx(alone.hypotheses[0].sum_logprob, rel=1e-3)
+
+
+def test_several_samples_are_drawn_above_temperature_zero(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    window = decode_window(backend, heard["en"], temperature=1.0, best_of=4)
+
+    (answer,) = decoded(backend, window)
+
+    assert len(answer.hypotheses) == 4
+
+
+def test_suppressed_tokens_are_not_written(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    (free,) = decoded(backend, decode_window(backend, heard["en"]))
+    text_token = next(t for t in free.hypotheses[0].tokens if t < backend.tokenizer.eot)
+
+    (bound,) = decoded(backend, decode_window(backend, heard["en"], suppress_tokens=[text_token]))
+
+    assert text_token not in bound.hypotheses[0].tokens
+
+
+def test_without_timestamps_only_text_is_written(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    (answer,) = decoded(backend, decode_window(backend, heard["en"], without_timestamps=True))
+
+    tokens = answer.hypotheses[0].tokens
+    assert tokens
+    assert not any(backend.tokenizer.is_timestamp(token) for token in tokens)
+
+
+def test_a_prefix_conditions_and_is_not_repeated(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    window = decode_window(backend, heard["en"], prefix="The quick brown", without_timestamps=True)
+
+    (answer,) = decoded(backend, window)
+
+    text = backend.tokenizer.decode(answer.hypotheses[0].tokens)
+    assert "fox" in text
+    assert "quick" not in text
+
+
+def test_silence_is_recognised_as_such(backend: CTranslate2Backend) -> None:
+    floor = np.full((80, N_FRAMES), -1.5, np.float32)
+    window = Window(None, WindowAudio(lambda: floor, N_FRAMES), _first_step(backend))
+
+    (answer,) = decoded(backend, window)
+
+    assert answer.no_speech_prob > 0.3
+
+
+def _first_step(backend: CTranslate2Backend) -> Decode:
+    options = TranscribeOptions()
+    prompt = build_prompt(backend.tokenizer, options, "en", previous=())
+    return Decode(prompt, search_options(options, backend.tokenizer, 0.0))
+
+
+def test_broken_weights_are_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"not a model")
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(ModelUnavailable, match="Download it again"):
+        CTranslate2Backend("broken", tmp_path, device="cpu", compute_type="float32")

@@ -1,0 +1,161 @@
+"""Requests on replicas: shared calls, admission, cancel, failures, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from simple_asr.audio.features import LogMel
+from simple_asr.engine.backends.fake import FakeBackend
+from simple_asr.engine.engine import Engine
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.request import Request
+from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.window import Decode, Decoded
+from simple_asr.errors import EngineFailed, Overloaded, ShuttingDown
+from simple_asr.transcript.events import Done, Progress, SegmentDone
+from tests.support import WAIT, Caller, Silence
+
+
+@pytest.fixture
+def backend(tokenizer: Tokenizer) -> FakeBackend:
+    return FakeBackend(tokenizer)
+
+
+@pytest.fixture
+def engine(backend: FakeBackend) -> Iterator[Engine]:
+    engine = Engine([backend], max_batch_size=4, max_requests=10)
+    yield engine
+    backend.gate.set()
+    engine.close()
+
+
+def request(backend: FakeBackend, seconds: float = 2.0, **options: object) -> Request:
+    chosen = TranscribeOptions.model_validate({"language": "en", **options})
+    return Request(chosen, LogMel(Silence(seconds), 80), backend.info, backend.tokenizer)
+
+
+def hold(engine: Engine, backend: FakeBackend) -> Caller:
+    """Keeps the model busy with a request until the gate opens."""
+    backend.gate.clear()
+    first = Caller()
+    engine.submit(request(backend, seconds=1.0), first)
+    assert backend.is_working.wait(WAIT)
+    return first
+
+
+def test_a_request_ends_with_its_transcript(engine: Engine, backend: FakeBackend) -> None:
+    caller = Caller()
+
+    engine.submit(request(backend), caller)
+
+    assert caller.transcript().text == " Hello."
+    assert [type(event) for event in caller.events] == [Progress, SegmentDone, Progress, Done]
+    assert engine.num_requests == 0
+
+
+def test_requests_that_wait_share_the_next_call(engine: Engine, backend: FakeBackend) -> None:
+    first = hold(engine, backend)
+    others = [Caller() for _ in range(3)]
+    for other in others:
+        engine.submit(request(backend), other)
+
+    backend.gate.set()
+
+    assert all(caller.transcript().text == " Hello." for caller in [first, *others])
+    assert [len(batch) for batch in backend.batches] == [1, 3]
+
+
+def test_a_long_file_does_not_hold_up_a_short_one(engine: Engine, backend: FakeBackend) -> None:
+    first = hold(engine, backend)
+    long, short = Caller(), Caller()
+    engine.submit(request(backend, seconds=600), long)
+    engine.submit(request(backend, seconds=2), short)
+
+    backend.gate.set()
+
+    first.transcript()
+    short.transcript()
+    assert len(backend.batches) <= 4
+    assert long.transcript().duration == 600
+
+
+def test_options_that_cannot_share_a_call_do_not(engine: Engine, backend: FakeBackend) -> None:
+    hold(engine, backend)
+    greedy, beams = Caller(), Caller()
+    engine.submit(request(backend), greedy)
+    engine.submit(request(backend, beam_size=5), beams)
+
+    backend.gate.set()
+
+    greedy.transcript()
+    beams.transcript()
+    assert [len(batch) for batch in backend.batches] == [1, 1, 1]
+
+
+def test_one_request_too_many_is_refused_at_once(tokenizer: Tokenizer) -> None:
+    backend = FakeBackend(tokenizer)
+    engine = Engine([backend], max_batch_size=4, max_requests=1)
+    hold(engine, backend)
+
+    with pytest.raises(Overloaded) as refusal:
+        engine.submit(request(backend), Caller())
+
+    assert refusal.value.retry_after
+    assert engine.num_requests == 1
+    backend.gate.set()
+    engine.close()
+
+
+def test_a_cancelled_request_never_reaches_the_model(engine: Engine, backend: FakeBackend) -> None:
+    first = hold(engine, backend)
+    gone, staying = Caller(), Caller()
+    leaving = request(backend, seconds=3)
+    engine.submit(leaving, gone)
+    engine.submit(request(backend), staying)
+
+    engine.cancel(leaving)
+    backend.gate.set()
+
+    first.transcript()
+    staying.transcript()
+    assert [len(batch) for batch in backend.batches] == [1, 1]
+    assert gone.ends.empty()
+
+
+def test_a_failing_call_costs_its_own_requests_and_the_engine_goes_on(
+    tokenizer: Tokenizer,
+) -> None:
+    def fail_on_beams(step: Decode) -> Decoded:
+        if step.search.beam_size > 1:
+            raise RuntimeError("out of memory")
+        return FakeBackend(tokenizer).say_hello(step)
+
+    backend = FakeBackend(tokenizer, fail_on_beams)
+    engine = Engine([backend], max_batch_size=4, max_requests=10)
+    failing, sound = Caller(), Caller()
+    engine.submit(request(backend, beam_size=5), failing)
+    engine.submit(request(backend), sound)
+
+    with pytest.raises(EngineFailed):
+        failing.transcript()
+    assert sound.transcript().text == " Hello."
+    engine.close()
+
+
+def test_closing_tells_those_who_wait(tokenizer: Tokenizer) -> None:
+    backend = FakeBackend(tokenizer)
+    engine = Engine([backend], max_batch_size=4, max_requests=10)
+    hold(engine, backend)
+    waiting = Caller()
+    engine.submit(request(backend), waiting)
+    backend.gate.set()
+
+    engine.close()
+
+    with pytest.raises(ShuttingDown):
+        waiting.transcript()
+    with pytest.raises(ShuttingDown):
+        engine.submit(request(backend), Caller())
+    assert backend.is_closed

@@ -1,0 +1,364 @@
+"""Whisper's seek loop, step by step, with a model that says what the test tells it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from simple_asr.audio.features import LogMel
+from simple_asr.engine.backends.fake import FakeBackend
+from simple_asr.engine.engine import answer_batch
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.request import Request, saves_a_window
+from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.window import (
+    Align,
+    Answer,
+    Decode,
+    Decoded,
+    Detected,
+    DetectLanguage,
+    Hypothesis,
+    Window,
+)
+from simple_asr.transcript.events import Done, Progress, SegmentDone
+from simple_asr.transcript.model import Transcript
+from tests.support import Silence
+
+Say = Callable[..., Decoded]
+
+
+@pytest.fixture
+def say(tokenizer: Tokenizer) -> Say:
+    """Builds an answer: `say(0.0, " Hello.", 2.0)` with numbers for timestamps."""
+
+    def build(*parts: float | str, logprob: float = -0.2, no_speech: float = 0.01) -> Decoded:
+        tokens: list[int] = []
+        for part in parts:
+            if isinstance(part, str):
+                tokens += tokenizer.encode(part)
+            else:
+                tokens.append(tokenizer.timestamp_begin + round(part / 0.02))
+        return Decoded((Hypothesis(tuple(tokens), logprob * (len(tokens) + 1)),), no_speech)
+
+    return build
+
+
+class Run:
+    """Runs a request to its end, one step at a time, and keeps what it asked for."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        answers: Sequence[Answer],
+        *,
+        seconds: float = 25.0,
+        speedup: float = 1.0,
+        is_multilingual: bool = True,
+        **options: object,
+    ) -> None:
+        backend = FakeBackend(tokenizer, is_multilingual=is_multilingual)
+        chosen = TranscribeOptions.model_validate({"language": "en", **options})
+        log_mel = LogMel(Silence(seconds), 80)
+        request = Request(chosen, log_mel, backend.info, tokenizer, speedup=speedup)
+        remaining = deque(answers)
+        self.windows: list[Window] = []
+        self.events, todo = request.start()
+        while todo:
+            assert len(todo) == 1, "Whisper's loop has one window in flight"
+            (window,) = todo
+            self.windows.append(window)
+            if isinstance(window.step, Align):
+                (answer,) = answer_batch(backend, [window])
+            else:
+                answer = remaining.popleft()
+            events, todo = request.receive(window, answer)
+            self.events += events
+        assert not remaining, "The request ended before it asked for everything"
+        assert request.is_finished
+
+    @property
+    def decodes(self) -> list[Decode]:
+        return [window.step for window in self.windows if isinstance(window.step, Decode)]
+
+    @property
+    def transcript(self) -> Transcript:
+        done = self.events[-1]
+        assert isinstance(done, Done)
+        return done.transcript
+
+    @property
+    def times(self) -> list[tuple[float, float]]:
+        return [(round(s.start, 2), round(s.end, 2)) for s in self.transcript.segments]
+
+
+def test_a_short_clip_is_one_window(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(tokenizer, [say(0.0, " Hello.", 2.0)])
+
+    (segment,) = run.transcript.segments
+    assert run.transcript.text == " Hello."
+    assert (segment.id, segment.seek, segment.start, segment.end) == (0, 0, 0.0, 2.0)
+    assert segment.text == " Hello."
+    assert segment.tokens[0] == tokenizer.timestamp_begin
+    assert segment.temperature == 0.0
+    assert segment.avg_logprob == pytest.approx(-0.2)
+    assert segment.words is None
+
+
+def test_segments_and_progress_are_told_as_they_become_final(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    run = Run(tokenizer, [say(0.0, " One.", 20.0), say(0.0, " Two.", 10.0)], seconds=40)
+
+    told = [event for event in run.events if isinstance(event, SegmentDone | Progress)]
+    assert [type(event) for event in told] == [
+        Progress,
+        SegmentDone,
+        Progress,
+        SegmentDone,
+        Progress,
+    ]
+    assert [event.fraction for event in told if isinstance(event, Progress)] == [0.0, 0.75, 1.0]
+
+
+def test_the_next_window_begins_at_the_last_pair_of_timestamps(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    first = say(0.0, " One.", 10.0, 10.0, " Two.", 22.0, 22.0, " Unfini")
+
+    run = Run(tokenizer, [first, say(0.0, " Unfinished.", 5.0)], seconds=40)
+
+    assert run.times == [(0.0, 10.0), (10.0, 22.0), (22.0, 27.0)]
+    assert run.transcript.segments[2].seek == 2200
+    assert run.transcript.text == " One. Two. Unfinished."
+
+
+def test_a_single_timestamp_at_the_end_moves_on_by_a_whole_window(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    run = Run(
+        tokenizer, [say(0.0, " One.", 4.0, 4.0, " Two.", 8.0), say(1.0, " Three.", 3.0)], seconds=40
+    )
+
+    assert run.transcript.segments[2].seek == 3000
+    assert run.times[2] == (30.0, 33.0)
+
+
+def test_a_failed_window_is_tried_one_temperature_warmer(tokenizer: Tokenizer, say: Say) -> None:
+    improbable, repetitive = say(0.0, " Um.", 2.0, logprob=-2.0), say(0.0, " la" * 100, 2.0)
+
+    run = Run(tokenizer, [improbable, repetitive, say(0.0, " Good.", 2.0)])
+
+    assert [step.search.temperature for step in run.decodes] == [0.0, 0.2, 0.4]
+    assert run.transcript.segments[0].temperature == 0.4
+    assert len({id(window.audio) for window in run.windows}) == 1
+
+
+def test_when_every_temperature_fails_the_last_is_kept(tokenizer: Tokenizer, say: Say) -> None:
+    bad = [say(0.0, f" Bad {i}.", 2.0, logprob=-2.0) for i in range(2)]
+
+    run = Run(tokenizer, bad, temperature=[0.0, 1.0])
+
+    assert run.transcript.text == " Bad 1."
+
+
+def test_a_silent_window_is_skipped(tokenizer: Tokenizer, say: Say) -> None:
+    silent = say(0.0, " Thanks for watching.", 2.0, logprob=-1.5, no_speech=0.9)
+
+    run = Run(tokenizer, [silent, say(0.0, " Speech.", 2.0)], seconds=40)
+
+    assert run.transcript.text == " Speech."
+    assert run.transcript.segments[0].seek == 3000
+
+
+def test_beams_and_patience_count_at_zero_and_best_of_above(tokenizer: Tokenizer, say: Say) -> None:
+    bad = say(0.0, " Bad.", 2.0, logprob=-2.0)
+
+    run = Run(
+        tokenizer,
+        [bad, say(0.0, " Good.", 2.0)],
+        beam_size=5,
+        patience=2.0,
+        best_of=3,
+        temperature=[0.0, 0.5],
+    )
+
+    cold, warm = (step.search for step in run.decodes)
+    assert (cold.beam_size, cold.patience, cold.num_hypotheses) == (5, 2.0, 10)
+    assert (warm.beam_size, warm.patience, warm.num_hypotheses) == (1, 1.0, 3)
+
+
+def previous_text(tokenizer: Tokenizer, step: Decode) -> str:
+    return tokenizer.decode(step.prompt.tokens[1 : step.prompt.sot_position])
+
+
+def test_a_window_is_given_the_text_before_it(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 30.0), say(0.0, " Two.", 30.0), say(0.0, " Three.", 10.0)]
+
+    run = Run(tokenizer, answers, seconds=70, initial_prompt="Names:")
+
+    assert [previous_text(tokenizer, step) for step in run.decodes] == [
+        " Names:",
+        " Names: One.",
+        " Names: One. Two.",
+    ]
+    assert run.transcript.text == " One. Two. Three."
+
+
+def test_text_decoded_warm_is_not_given_on(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 30.0), say(0.0, " Two.", 30.0)]
+
+    run = Run(tokenizer, answers, seconds=60, temperature=0.6, initial_prompt="Names:")
+
+    assert [previous_text(tokenizer, step) for step in run.decodes] == [" Names:", ""]
+
+
+def test_windows_can_be_kept_from_each_others_text(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 30.0), say(0.0, " Two.", 30.0)]
+
+    run = Run(tokenizer, answers, seconds=60, condition_on_previous_text=False)
+
+    assert [step.prompt.sot_position for step in run.decodes] == [0, 0]
+
+
+def test_a_carried_prompt_is_given_to_every_window(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 30.0), say(0.0, " Two.", 30.0), say(0.0, " Three.", 10.0)]
+
+    run = Run(
+        tokenizer,
+        answers,
+        seconds=70,
+        initial_prompt="Names:",
+        carry_initial_prompt=True,
+        condition_on_previous_text=False,
+    )
+
+    assert [previous_text(tokenizer, step) for step in run.decodes] == [" Names:"] * 3
+
+
+def test_clips_are_recognised_in_order_and_nothing_else(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 2.0), say(0.5, " Two.", 3.0)]
+
+    run = Run(tokenizer, answers, seconds=60, clip_timestamps="10,14,50,54")
+
+    assert run.times == [(10.0, 12.0), (50.0, 53.0)]
+    assert [window.audio.num_frames for window in run.windows] == [400, 400]
+
+
+def test_a_clip_beyond_the_end_is_cut_there_or_left_out(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(tokenizer, [say(0.0, " One.", 2.0)], seconds=25, clip_timestamps="20,99,200,300")
+
+    assert run.windows[0].audio.num_frames == 500
+    assert len(run.windows) == 1
+
+
+def test_without_a_language_it_is_detected_from_the_first_window(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    answers: list[Answer] = [Detected({"de": 0.8, "en": 0.2}), say(0.0, " Hallo.", 2.0)]
+
+    run = Run(tokenizer, answers, language=None)
+
+    assert run.transcript.language == "de"
+    assert run.decodes[0].prompt.tokens[1] == tokenizer.language_token("de")
+    assert run.windows[0].audio is run.windows[1].audio
+
+
+def test_an_unsure_language_is_asked_for_again_as_whisper_asks(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    unsure, surer = Detected({"de": 0.4, "en": 0.3}), Detected({"de": 0.3, "nl": 0.4})
+
+    run = Run(tokenizer, [unsure, surer, say(0.0, " Hallo.", 2.0)], language=None)
+
+    assert run.transcript.language == "nl"
+    assert [type(w.step) for w in run.windows] == [DetectLanguage, DetectLanguage, Decode]
+    assert run.windows[1].audio is not run.windows[2].audio
+
+
+def test_the_language_comes_from_the_beginning_whatever_the_clips(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    answers: list[Answer] = [Detected({"de": 0.9, "en": 0.1}), say(0.0, " Hallo.", 2.0)]
+
+    run = Run(tokenizer, answers, language=None, clip_timestamps="10")
+
+    assert run.windows[0].audio is not run.windows[1].audio
+
+
+def test_an_english_only_model_says_what_it_does_not_heed(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(
+        tokenizer,
+        [say(0.0, " Hello.", 2.0)],
+        is_multilingual=False,
+        language="ru",
+        task="translate",
+    )
+
+    assert run.transcript.language == "en"
+    assert run.decodes[0].prompt.tokens == (tokenizer.sot,)
+    assert len(run.transcript.warnings) == 2
+
+
+def test_words_are_aligned_and_correct_the_segment_and_the_seek(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    # The fake model gives every token 0.2 s: " Hello" and "." end at 0.4 s.
+    first = say(0.0, " Hello.", 2.0, 2.0, " Unfini")
+
+    run = Run(tokenizer, [first, say(0.0, " Bye.", 1.0)], seconds=2.5, word_timestamps=True)
+
+    segments = run.transcript.segments
+    assert segments[0].words is not None
+    assert [(w.word, w.start, w.end) for w in segments[0].words] == [(" Hello.", 0.0, 0.2)]
+    assert segments[1].seek == 20
+    assert [type(w.step) for w in run.windows] == [Decode, Align, Decode, Align]
+
+
+def test_a_segment_without_text_stays_and_is_emptied(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(tokenizer, [say(0.0, " ", 2.0, 2.0, " Hello.", 4.0)])
+
+    empty, spoken = run.transcript.segments
+    assert (empty.id, empty.text, empty.tokens) == (0, "", ())
+    assert (spoken.id, spoken.text) == (1, " Hello.")
+    assert run.transcript.text == " Hello."
+
+
+def test_audio_that_is_too_short_for_a_frame_gives_no_text(tokenizer: Tokenizer) -> None:
+    run = Run(tokenizer, [], seconds=0.005)
+
+    assert run.transcript.text == ""
+    assert run.transcript.segments == ()
+
+
+# Faster than recorded ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "saves"), [(10, False), (30, False), (31, True), (37.5, True), (50, False)]
+)
+def test_speed_is_used_only_where_it_saves_a_window(seconds: float, saves: bool) -> None:
+    assert saves_a_window(round(seconds * 100), 1.25) is saves
+
+
+def test_times_of_a_fast_window_are_those_of_the_recording(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(tokenizer, [say(0.0, " One.", 8.0, 8.0, " Two.", 28.0)], seconds=36, speedup=1.25)
+
+    assert run.windows[0].audio.speed == 1.25
+    assert run.windows[0].audio.num_frames == 2880
+    assert run.times == [(0.0, 10.0), (10.0, 35.0)]
+
+
+def test_a_fast_window_that_fails_is_heard_at_true_speed_before_it_is_decoded_warmer(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    bad = say(0.0, " Bad.", 2.0, logprob=-2.0)
+    answers = [bad, say(0.0, " Good.", 30.0), say(0.0, " Rest.", 5.0)]
+
+    run = Run(tokenizer, answers, seconds=36, speedup=1.25)
+
+    assert [window.audio.speed for window in run.windows] == [1.25, 1.0, 1.0]
+    assert [step.search.temperature for step in run.decodes] == [0.0, 0.0, 0.0]
+    assert run.times == [(0.0, 30.0), (30.0, 35.0)]

@@ -1,0 +1,84 @@
+"""Who shares the next model call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simple_asr.engine.scheduler import Scheduler
+from simple_asr.engine.window import Align, DetectLanguage, Step, Window, WindowAudio
+
+
+def window(owner: str, step: Step | None = None) -> Window:
+    audio = WindowAudio(lambda: np.zeros((80, 3000), np.float32), 3000)
+    return Window(owner, audio, step or DetectLanguage())
+
+
+def owners(batch: list[Window]) -> list[object]:
+    return [window.owner for window in batch]
+
+
+def test_windows_of_different_requests_share_a_call() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    for owner in "abc":
+        scheduler.add(window(owner))
+
+    assert owners(scheduler.next_batch()) == ["a", "b", "c"]
+    assert scheduler.next_batch() == []
+
+
+def test_a_batch_has_one_key_and_the_one_who_waited_longest_chooses_it() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    align = Align((50258,), (400,))
+    scheduler.add(window("a"))
+    scheduler.add(window("b", align))
+    scheduler.add(window("c"))
+
+    assert owners(scheduler.next_batch()) == ["a", "c"]
+    assert owners(scheduler.next_batch()) == ["b"]
+
+
+def test_a_batch_is_no_larger_than_allowed() -> None:
+    scheduler = Scheduler(max_batch_size=2)
+    for owner in "abc":
+        scheduler.add(window(owner))
+
+    assert owners(scheduler.next_batch()) == ["a", "b"]
+    assert owners(scheduler.next_batch()) == ["c"]
+
+
+def test_a_request_with_many_windows_takes_one_a_turn() -> None:
+    scheduler = Scheduler(max_batch_size=2)
+    for _ in range(10):
+        scheduler.add(window("long"))
+    scheduler.add(window("short"))
+
+    assert owners(scheduler.next_batch()) == ["long", "short"]
+
+
+def test_alone_a_request_fills_the_batch() -> None:
+    scheduler = Scheduler(max_batch_size=3)
+    for _ in range(4):
+        scheduler.add(window("long"))
+
+    assert owners(scheduler.next_batch()) == ["long"] * 3
+    assert scheduler.num_waiting == 1
+
+
+def test_whoever_had_a_turn_goes_to_the_end_of_the_line() -> None:
+    scheduler = Scheduler(max_batch_size=1)
+    for owner in ("a", "a", "b"):
+        scheduler.add(window(owner))
+
+    turns = [owners(scheduler.next_batch())[0] for _ in range(3)]
+
+    assert turns == ["a", "b", "a"]
+
+
+def test_a_removed_request_is_forgotten() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    scheduler.add(window("a"))
+    scheduler.add(window("b"))
+
+    scheduler.remove("a")
+
+    assert owners(scheduler.next_batch()) == ["b"]

@@ -1,0 +1,59 @@
+"""Small parts that several tests are made of."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_asr.errors import AsrError
+from simple_asr.transcript.events import Done, Event
+from simple_asr.transcript.model import Transcript
+
+WAIT = 120
+"""Seconds after which a test gives up on an event: far more than any of them takes."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and what is said in it."""
+
+    path: Path
+    language: str
+    text: str
+
+
+class Silence:
+    """So many seconds of it, as samples."""
+
+    def __init__(self, seconds: float) -> None:
+        self.num_samples = int(seconds * 16_000)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        return np.zeros(stop - start, np.float32)
+
+
+@dataclass
+class Caller:
+    """A listener that keeps what it is told."""
+
+    events: list[Event] = field(default_factory=list)
+    ends: queue.Queue[Transcript | AsrError] = field(default_factory=queue.Queue)
+
+    def __call__(self, event: Event | AsrError) -> None:
+        if isinstance(event, AsrError):
+            self.ends.put(event)
+            return
+        self.events.append(event)
+        if isinstance(event, Done):
+            self.ends.put(event.transcript)
+
+    def transcript(self) -> Transcript:
+        """Waits for it; raises the error that came instead."""
+        end = self.ends.get(timeout=WAIT)
+        if isinstance(end, AsrError):
+            raise end
+        return end

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.engine import Engine, warm_up
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
-from simple_asr.errors import AsrError, ModelNotReady
+from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
 
@@ -73,7 +73,9 @@ class DecodedAudio(Samples, AbstractContextManager["DecodedAudio"], Protocol):
 class Decoder(Protocol):
     """Media file to samples (`audio.decode.DecoderPool`)."""
 
-    def decode(self, media: Path) -> DecodedAudio: ...
+    def decode(self, media: Path, on_progress: Callable[[float], None]) -> DecodedAudio:
+        """Blocks. `on_progress` is told the seconds decoded; what it raises ends the work."""
+        ...
 
     def close(self) -> None: ...
 
@@ -120,6 +122,11 @@ class LocalTranscriber:
     def model_state(self) -> ModelState:
         return self._state
 
+    @property
+    def num_requests(self) -> int:
+        """Requests the engine works on."""
+        return 0 if self._engine is None else self._engine.num_requests
+
     def start(self) -> None:
         """Begins to load the model and returns at once."""
         self._loader.start()
@@ -147,8 +154,7 @@ class LocalTranscriber:
     async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         engine, model = self._ready()
         loop = asyncio.get_running_loop()
-        recording = await loop.run_in_executor(self._threads, self._decoder.decode, media)
-        with recording:
+        with await self._decode(media) as recording:
             log_mel = LogMel(recording, model.info.n_mels)
             await loop.run_in_executor(self._threads, log_mel.peak)
             request = Request(
@@ -175,6 +181,22 @@ class LocalTranscriber:
                         return
             finally:
                 engine.cancel(request)
+
+    async def _decode(self, media: Path) -> DecodedAudio:
+        """Decodes in a thread; a caller who leaves meanwhile stops it and leaves nothing open."""
+        has_left = threading.Event()
+
+        def stop_if_left(_: float) -> None:
+            if has_left.is_set():
+                raise Cancelled("The caller left while the file was being decoded.")
+
+        decoding = self._threads.submit(self._decoder.decode, media, stop_if_left)
+        try:
+            return await asyncio.wrap_future(decoding)
+        except asyncio.CancelledError:
+            has_left.set()
+            decoding.add_done_callback(_close_result)
+            raise
 
     def _ready(self) -> tuple[Engine, Backend]:
         engine, model = self._engine, self._model
@@ -218,3 +240,8 @@ class LocalTranscriber:
         )
         served = loaded.backends[0].info.name
         self._state = replace(self._state, status="ready", served=served, reason=loaded.reason)
+
+
+def _close_result(decoding: Future[DecodedAudio]) -> None:
+    if not decoding.cancelled() and decoding.exception() is None:
+        decoding.result().__exit__(None, None, None)

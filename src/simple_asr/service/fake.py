@@ -1,0 +1,95 @@
+"""A transcriber without a model: answers at once, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.errors import AsrError, EmptyMedia, ModelNotReady
+from simple_asr.service.transcriber import ModelState
+from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.model import Segment, Transcript
+
+TRANSCRIPT = Transcript(
+    text=" Привет, как дела?",
+    segments=(
+        Segment(
+            id=0,
+            seek=0,
+            start=0.0,
+            end=2.5,
+            text=" Привет, как дела?",
+            tokens=(50364, 21404, 11, 3014, 35596, 30, 50489),
+            temperature=0.0,
+            avg_logprob=-0.25,
+            compression_ratio=0.9,
+            no_speech_prob=0.01,
+        ),
+    ),
+    language="ru",
+    duration=2.5,
+    model="turbo",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call: where the media lay, what was in it, and the options."""
+
+    media: Path
+    content: bytes
+    options: TranscribeOptions
+
+
+class FakeTranscriber:
+    """Behaves as a Transcriber should, with `transcript` for every answer.
+
+    Set `error` to have it raised, `is_stuck` to have no answer ever come; `started` and `ended`
+    tell of the last call, across threads. Refuses what the real one refuses before it decodes.
+    """
+
+    def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
+        self.transcript = transcript
+        self.state = ModelState("ready", requested="turbo", served="turbo")
+        self.error: AsrError | Exception | None = None
+        self.is_stuck = False
+        self.asked: list[Asked] = []
+        self.started = threading.Event()
+        self.ended = threading.Event()
+
+    @property
+    def model_state(self) -> ModelState:
+        return self.state
+
+    async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
+        self.started.set()
+        try:
+            await self._admit(media, options)
+            if self.is_stuck:
+                await asyncio.Event().wait()
+            yield Progress(0.0, self.transcript.duration)
+            for segment in self.transcript.segments:
+                yield SegmentDone(segment)
+            yield Done(self.transcript)
+        finally:
+            self.ended.set()
+
+    async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
+        async for event in self.events(media, options):
+            if isinstance(event, Done):
+                return event.transcript
+        raise AssertionError("events ends with Done")
+
+    async def _admit(self, media: Path, options: TranscribeOptions) -> None:
+        content = await asyncio.to_thread(media.read_bytes)
+        self.asked.append(Asked(media, content, options))
+        if self.error is not None:
+            raise self.error
+        if self.state.status != "ready":
+            raise ModelNotReady(f"The model {self.state.served} is not ready.", retry_after=5)
+        if not content:
+            raise EmptyMedia("The file is empty.")

@@ -1,0 +1,269 @@
+"""From a media file to events, with a real decoder and a model that says what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.engine.backends.fake import FakeBackend
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.window import Decode, Decoded
+from simple_asr.errors import ModelNotReady, ModelUnavailable, Overloaded, UnreadableMedia
+from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
+from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from tests.support import WAIT, Silence
+
+ENGLISH = TranscribeOptions(language="en")
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Two seconds of silence as WAV."""
+    path = tmp_path / "silence.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 32_000))
+    return path
+
+
+@pytest.fixture
+def backend(tokenizer: Tokenizer) -> FakeBackend:
+    return FakeBackend(tokenizer)
+
+
+Build = Callable[..., LocalTranscriber]
+
+
+@pytest.fixture
+def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
+    """Makes transcribers, and closes them after the test."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    made = []
+
+    def make(
+        load: Callable[[], LoadedModel] = lambda: LoadedModel([backend]), max_requests: int = 8
+    ) -> LocalTranscriber:
+        transcriber = LocalTranscriber(
+            DecoderPool(1, DecodeLimits(), spool),
+            load,
+            model_name="turbo",
+            speedup=1.25,
+            max_batch_size=4,
+            max_requests=max_requests,
+        )
+        made.append(transcriber)
+        return transcriber
+
+    yield make
+    backend.gate.set()
+    for transcriber in made:
+        transcriber.close()
+
+
+@pytest.fixture
+def transcriber(build: Build) -> LocalTranscriber:
+    transcriber = build()
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    return transcriber
+
+
+def test_a_file_becomes_a_transcript(transcriber: LocalTranscriber, media: Path) -> None:
+    transcript = asyncio.run(transcriber.transcribe(media, ENGLISH))
+
+    assert transcript.text == " Hello."
+    assert transcript.duration == 2.0
+    assert transcript.model == "fake"
+
+
+def test_events_come_in_order_and_end_with_done(transcriber: LocalTranscriber, media: Path) -> None:
+    async def collect() -> list[Event]:
+        return [event async for event in transcriber.events(media, ENGLISH)]
+
+    events = asyncio.run(collect())
+
+    assert [type(event) for event in events] == [Progress, SegmentDone, Progress, Done]
+
+
+def test_options_without_effect_are_remarked_on(transcriber: LocalTranscriber, media: Path) -> None:
+    options = TranscribeOptions(language="en", fp16=True)
+
+    transcript = asyncio.run(transcriber.transcribe(media, options))
+
+    assert transcript.warnings == tuple(options.without_effect())
+
+
+def test_what_is_no_media_is_refused(transcriber: LocalTranscriber, tmp_path: Path) -> None:
+    text = tmp_path / "letter.wav"
+    text.write_text("Dear server, this is not a recording. " * 50)
+
+    with pytest.raises(UnreadableMedia):
+        asyncio.run(transcriber.transcribe(text, ENGLISH))
+
+
+def test_a_caller_who_leaves_frees_the_engine(
+    transcriber: LocalTranscriber, backend: FakeBackend, media: Path
+) -> None:
+    async def leave_midway() -> None:
+        backend.is_working.clear()
+        backend.gate.clear()
+        task = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(backend.is_working.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave_midway())
+
+    assert transcriber.num_requests == 0
+
+
+def test_more_requests_than_allowed_are_refused(
+    build: Build, backend: FakeBackend, media: Path
+) -> None:
+    transcriber = build(max_requests=1)
+    transcriber.start()
+    transcriber.wait_until_loaded()
+
+    async def ask_twice() -> None:
+        backend.is_working.clear()
+        backend.gate.clear()
+        first = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(backend.is_working.wait)
+        with pytest.raises(Overloaded):
+            await transcriber.transcribe(media, ENGLISH)
+        backend.gate.set()
+        await first
+
+    asyncio.run(ask_twice())
+
+
+def test_until_the_model_is_loaded_callers_are_told_to_wait(
+    build: Build, backend: FakeBackend, media: Path
+) -> None:
+    may_load = threading.Event()
+
+    def load() -> LoadedModel:
+        may_load.wait()
+        return LoadedModel([backend])
+
+    transcriber = build(load)
+    transcriber.start()
+
+    assert transcriber.model_state.status == "loading"
+    with pytest.raises(ModelNotReady) as refusal:
+        asyncio.run(transcriber.transcribe(media, ENGLISH))
+    assert refusal.value.retry_after
+    may_load.set()
+    assert transcriber.wait_until_loaded().status == "ready"
+
+
+def test_a_fallback_is_told(build: Build, backend: FakeBackend) -> None:
+    transcriber = build(lambda: LoadedModel([backend], reason="turbo cannot be had"))
+    transcriber.start()
+
+    state = transcriber.wait_until_loaded()
+
+    assert state.is_degraded
+    assert (state.requested, state.served) == ("turbo", "fake")
+    assert state.reason == "turbo cannot be had"
+
+
+def test_a_model_that_cannot_be_had_is_a_failed_state_and_no_crash(
+    build: Build, media: Path
+) -> None:
+    def load() -> LoadedModel:
+        raise ModelUnavailable("There is no such model.")
+
+    transcriber = build(load)
+    transcriber.start()
+
+    state = transcriber.wait_until_loaded()
+
+    assert (state.status, state.reason) == ("failed", "There is no such model.")
+    with pytest.raises(ModelNotReady, match="no such model"):
+        asyncio.run(transcriber.transcribe(media, ENGLISH))
+
+
+def test_a_model_that_fails_its_first_inference_is_never_ready(
+    build: Build, tokenizer: Tokenizer
+) -> None:
+    def fail(_: Decode) -> Decoded:
+        raise RuntimeError("no kernel image for this GPU")
+
+    transcriber = build(lambda: LoadedModel([FakeBackend(tokenizer, fail)]))
+    transcriber.start()
+
+    assert transcriber.wait_until_loaded().status == "failed"
+
+
+def test_a_caller_who_leaves_while_the_file_is_decoded_leaves_nothing_open(
+    backend: FakeBackend, media: Path
+) -> None:
+    decoder = HeldDecoder()
+    transcriber = LocalTranscriber(
+        decoder,
+        lambda: LoadedModel([backend]),
+        model_name="turbo",
+        speedup=1.25,
+        max_batch_size=4,
+        max_requests=8,
+    )
+    transcriber.start()
+    transcriber.wait_until_loaded()
+
+    async def leave() -> None:
+        task = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(decoder.is_working.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    decoder.gate.set()
+
+    assert decoder.recording.is_closed.wait(WAIT)
+    transcriber.close()
+
+
+class HeldDecoder:
+    """Decodes when the gate opens."""
+
+    def __init__(self) -> None:
+        self.is_working = threading.Event()
+        self.gate = threading.Event()
+        self.recording = HeldRecording(1.0)
+
+    def decode(self, media: Path, on_progress: Callable[[float], None]) -> HeldRecording:
+        self.is_working.set()
+        self.gate.wait()
+        return self.recording
+
+    def close(self) -> None:
+        pass
+
+
+class HeldRecording(Silence):
+    """Tells when it is closed."""
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.is_closed = threading.Event()
+
+    def __enter__(self) -> HeldRecording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_closed.set()

@@ -11,7 +11,11 @@ import pytest
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.models import ModelStore
 from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.tuning import tune
 from tests.support import Clip
+
+# The tests run the model as the server does.
+tune()
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -9,6 +9,7 @@ from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.models import DownloadProgress, ModelStore
+from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
@@ -64,6 +65,8 @@ def load_model(settings: Settings, on_download: OnDownload | None = None) -> Loa
     Raises ModelUnavailable when neither `DEFAULT_MODEL` nor `FALLBACK_MODEL` can be had, and
     ConfigurationError when a GPU is required and there is none.
     """
+    tuning = tune()
+    logger.info("Allocator: %s; instructions: %s", tuning.allocator, tuning.instructions)
     device = choose_device(settings)
     store = build_model_store(settings)
     wanted, fallback = settings.default_model, settings.fallback_model

@@ -173,7 +173,7 @@ class KeyStore:
         self._known = MappingProxyType(known)
         self._logged_problem = None
         if changed:
-            logger.info("%d API keys in force", len(known))
+            logger.info("API keys in force: %d", len(known))
             _log_what_is_unusual(keys, mode)
         return ReloadResult(len(known), changed)
 

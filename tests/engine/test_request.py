@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from simple_asr.audio.features import LogMel
+from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import answer_batch
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import Request, saves_a_window
+from simple_asr.engine.request import WHISPERS_OWN, Request
+from simple_asr.engine.seek_loop import Shortcuts, reduced_context, saves_a_window
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
     Align,
@@ -55,27 +57,32 @@ class Run:
         answers: Sequence[Answer],
         *,
         seconds: float = 25.0,
-        speedup: float = 1.0,
+        shortcuts: Shortcuts = WHISPERS_OWN,
+        chunks: Sequence[Span] | None = None,
         is_multilingual: bool = True,
         **options: object,
     ) -> None:
         backend = FakeBackend(tokenizer, is_multilingual=is_multilingual)
         chosen = TranscribeOptions.model_validate({"language": "en", **options})
         log_mel = LogMel(Silence(seconds), 80)
-        request = Request(chosen, log_mel, backend.info, tokenizer, speedup=speedup)
+        request = Request(
+            chosen, log_mel, backend.info, tokenizer, shortcuts=shortcuts, chunks=chunks
+        )
         remaining = deque(answers)
         self.windows: list[Window] = []
         self.events, todo = request.start()
+        self.num_in_flight = [len(todo)]
         while todo:
-            assert len(todo) == 1, "Whisper's loop has one window in flight"
-            (window,) = todo
+            window, *todo = todo
             self.windows.append(window)
             if isinstance(window.step, Align):
                 (answer,) = answer_batch(backend, [window])
             else:
                 answer = remaining.popleft()
-            events, todo = request.receive(window, answer)
+            events, more = request.receive(window, answer)
             self.events += events
+            todo += more
+            self.num_in_flight.append(len(todo))
         assert not remaining, "The request ended before it asked for everything"
         assert request.is_finished
 
@@ -344,7 +351,12 @@ def test_speed_is_used_only_where_it_saves_a_window(seconds: float, saves: bool)
 
 
 def test_times_of_a_fast_window_are_those_of_the_recording(tokenizer: Tokenizer, say: Say) -> None:
-    run = Run(tokenizer, [say(0.0, " One.", 8.0, 8.0, " Two.", 28.0)], seconds=36, speedup=1.25)
+    run = Run(
+        tokenizer,
+        [say(0.0, " One.", 8.0, 8.0, " Two.", 28.0)],
+        seconds=36,
+        shortcuts=Shortcuts(speedup=1.25),
+    )
 
     assert run.windows[0].audio.speed == 1.25
     assert run.windows[0].audio.num_frames == 2880
@@ -357,8 +369,109 @@ def test_a_fast_window_that_fails_is_heard_at_true_speed_before_it_is_decoded_wa
     bad = say(0.0, " Bad.", 2.0, logprob=-2.0)
     answers = [bad, say(0.0, " Good.", 30.0), say(0.0, " Rest.", 5.0)]
 
-    run = Run(tokenizer, answers, seconds=36, speedup=1.25)
+    run = Run(tokenizer, answers, seconds=36, shortcuts=Shortcuts(speedup=1.25))
 
     assert [window.audio.speed for window in run.windows] == [1.25, 1.0, 1.0]
     assert [step.search.temperature for step in run.decodes] == [0.0, 0.0, 0.0]
     assert run.times == [(0.0, 30.0), (30.0, 35.0)]
+
+
+def test_a_fast_window_in_a_reduced_context_is_heard_exactly_when_it_fails(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    bad = say(0.0, " Bad.", 2.0, logprob=-2.0)
+    shortcuts = Shortcuts(reduces_context=True)
+
+    run = Run(tokenizer, [bad, say(0.0, " Good.", 2.0)], seconds=8, shortcuts=shortcuts)
+
+    assert [window.audio.context for window in run.windows] == [1400, 3000]
+    assert [step.search.temperature for step in run.decodes] == [0.0, 0.0]
+
+
+# A context of the sound's own length --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "context"), [(1, 600), (100, 600), (101, 800), (800, 1400), (2400, 3000)]
+)
+def test_a_reduced_context_leaves_five_seconds_of_silence(num_frames: int, context: int) -> None:
+    assert reduced_context(num_frames) == context
+
+
+def test_a_decoder_that_runs_on_under_a_reduced_context_is_heard_exactly(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    # Eight seconds in a context of 14 s: at most 12 + 12 * 9 tokens are believed.
+    endless = Decoded((Hypothesis((tokenizer.timestamp_begin, *range(1000, 1119)), -10.0),), 0.0)
+
+    run = Run(
+        tokenizer,
+        [endless, say(0.0, " Good.", 2.0)],
+        seconds=8,
+        shortcuts=Shortcuts(reduces_context=True),
+    )
+
+    assert run.decodes[0].search.max_new_tokens == 120
+    assert [window.audio.context for window in run.windows] == [1400, 3000]
+
+
+# Chunks of speech, side by side -------------------------------------------------------------------
+
+
+CHUNKS = [Span(1.0, 20.0), Span(25.0, 50.0), Span(55.0, 60.0)]
+
+
+def test_chunks_are_all_in_flight_and_told_in_order(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [
+        say(0.0, " One.", 5.0, 5.0, " Unfini"),
+        say(0.0, " Two.", 20.0),
+        say(0.0, " Three.", 4.0),
+        say(0.0, " Unfinished.", 5.0),
+    ]
+
+    run = Run(tokenizer, answers, seconds=60, chunks=CHUNKS)
+
+    assert run.num_in_flight[0] == 3
+    told = [event.segment for event in run.events if isinstance(event, SegmentDone)]
+    assert [segment.text for segment in told] == [" One.", " Unfinished.", " Two.", " Three."]
+    assert [segment.id for segment in told] == [0, 1, 2, 3]
+    assert [segment.seek for segment in told] == [100, 600, 2500, 5500]
+    assert run.transcript.text == " One. Unfinished. Two. Three."
+    assert run.transcript.segments == tuple(told)
+
+
+def test_a_chunk_knows_nothing_of_the_text_before_it(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 5.0), say(0.0, " Two.", 20.0), say(0.0, " Three.", 4.0)]
+
+    run = Run(tokenizer, answers, seconds=60, chunks=CHUNKS)
+
+    assert [step.prompt.sot_position for step in run.decodes] == [0, 0, 0]
+
+
+def test_chunks_are_cut_to_the_clips(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(
+        tokenizer,
+        [say(0.0, " One.", 2.0), say(0.0, " Two.", 4.0)],
+        seconds=60,
+        chunks=CHUNKS,
+        clip_timestamps="10,30",
+    )
+
+    assert [(s.seek, s.end) for s in run.transcript.segments] == [(1000, 12.0), (2500, 29.0)]
+
+
+def test_without_speech_there_is_nothing_to_do(tokenizer: Tokenizer) -> None:
+    run = Run(tokenizer, [], seconds=60, chunks=[], language=None)
+
+    assert run.transcript.text == ""
+    assert isinstance(run.events[0], Progress)
+    assert run.events[0].fraction == 1.0
+
+
+def test_progress_over_chunks_is_the_share_that_is_done(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, " One.", 5.0), say(0.0, " Two.", 20.0)]
+
+    run = Run(tokenizer, answers, seconds=60, chunks=[Span(0, 10), Span(20, 50)])
+
+    fractions = [event.fraction for event in run.events if isinstance(event, Progress)]
+    assert fractions == [0.0, 0.25, 1.0]

@@ -64,9 +64,14 @@ class LogMel:
         return self._peak
 
     def window(
-        self, start_frame: int, num_frames: int, *, hop_length: int = HOP_LENGTH
+        self,
+        start_frame: int,
+        num_frames: int,
+        context: int = N_FRAMES,
+        *,
+        hop_length: int = HOP_LENGTH,
     ) -> NDArray[np.float32]:
-        """One window, shape (n_mels, 3000), as openai-whisper feeds it to the encoder.
+        """One window, shape (n_mels, context), as openai-whisper feeds it to the encoder.
 
         It begins at `start_frame` (10 ms each) and holds `num_frames` frames of `hop_length`
         samples; the rest is zeros, which is what Whisper pads with. A hop above 160 plays the
@@ -75,7 +80,7 @@ class LogMel:
         Follows openai/whisper, transcribe(): `pad_or_trim(mel[:, seek : seek + segment_size])`.
         """
         log_spec = self._block(start_frame * HOP_LENGTH, N_FRAMES, hop_length)
-        window = self._normalised(log_spec)
+        window = self._normalised(log_spec[:, :context])
         window[:, num_frames:] = 0.0
         return window
 

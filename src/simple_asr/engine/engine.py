@@ -12,8 +12,9 @@ import numpy as np
 from simple_asr.audio.features import N_FRAMES
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import Request, search_options
+from simple_asr.engine.request import Request
 from simple_asr.engine.scheduler import Scheduler
+from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
 from simple_asr.engine.window import Align, Answer, Decode, DetectLanguage, Window, WindowAudio
 from simple_asr.errors import AsrError, EngineFailed, Overloaded, ShuttingDown

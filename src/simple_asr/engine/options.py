@@ -24,6 +24,11 @@ MAX_SAMPLE_LEN = 224
 MAX_HYPOTHESES = 32
 MAX_LIST_ITEMS = 1000
 MAX_PROMPT_CHARACTERS = 10_000
+# Eleven days: longer than any audio, and short of where hundredths of a second overflow.
+MAX_CLIP_SECONDS = 1_000_000
+# The largest vocabulary, large-v3's, has 51,866 tokens. CTranslate2 writes out of bounds for an id
+# beyond the model's own: 2,000,000,000 ended the process with SIGSEGV (4.8.5).
+MAX_TOKEN_ID = 51_865
 
 NULL_WORDS = frozenset({"null", "none"})
 
@@ -257,6 +262,8 @@ class TranscribeOptions(BaseModel):
     def _ascending_clips(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(time < 0 for time in value):
             raise ValueError("must not be negative")
+        if any(time > MAX_CLIP_SECONDS for time in value):
+            raise ValueError(f"must not be over {MAX_CLIP_SECONDS} seconds")
         for start, end in zip(value[::2], value[1::2], strict=False):
             if end <= start:
                 raise ValueError(f"clip {start:g},{end:g} ends before it begins")
@@ -267,6 +274,8 @@ class TranscribeOptions(BaseModel):
     def _token_ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(token < -1 for token in value):
             raise ValueError("holds token ids, or -1 for the non-speech set; not other negatives")
+        if any(token > MAX_TOKEN_ID for token in value):
+            raise ValueError(f"holds an id over {MAX_TOKEN_ID}, which no Whisper model has")
         return value
 
     @model_validator(mode="after")

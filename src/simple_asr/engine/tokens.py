@@ -224,10 +224,13 @@ def suppressed_tokens(tokenizer: Tokenizer, options: TranscribeOptions) -> tuple
     """Token ids that may not be written.
 
     Source: openai/whisper, decoding.py, `_get_suppress_tokens`; an empty list suppresses nothing.
+    Ids beyond this model's vocabulary, which cannot be written anyhow, are left out: CTranslate2
+    would write out of bounds.
     """
     if not options.suppress_tokens:
         return ()
-    suppressed = {token for token in options.suppress_tokens if token >= 0}
+    last_token = tokenizer.timestamp_begin + LAST_TIMESTAMP
+    suppressed = {token for token in options.suppress_tokens if 0 <= token <= last_token}
     if -1 in options.suppress_tokens:
         suppressed.update(tokenizer.non_speech_tokens)
     suppressed.update(

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.audio.features import FRAMES_PER_SECOND, N_FRAMES
 from simple_asr.engine.tokens import Prompt
 
 Encoded: TypeAlias = Any
@@ -19,20 +20,26 @@ Encoded: TypeAlias = Any
 class WindowAudio:
     """One window's sound, kept for language detection, retries and word alignment.
 
-    `log_mel` computes the spectrogram, shape (n_mels, 3000), when it is wanted; `encoded` is set
-    by the worker after the first step, so that a window is encoded once. `num_frames` frames of
-    the spectrogram hold sound; one of its seconds is `speed` seconds of the recording.
+    `log_mel` computes the spectrogram, shape (n_mels, context), when it is wanted; `encoded` is
+    set by the worker after the first step, so that a window is encoded once. `num_frames` frames
+    of the spectrogram hold sound; one of its seconds is `speed` seconds of the recording.
     """
 
     log_mel: Callable[[], NDArray[np.float32]]
     num_frames: int
+    context: int = N_FRAMES
     speed: float = 1.0
     encoded: Encoded | None = None
 
     @property
     def duration(self) -> float:
         """Seconds of the spectrogram that hold sound."""
-        return self.num_frames / 100
+        return self.num_frames / FRAMES_PER_SECOND
+
+    @property
+    def is_exact(self) -> bool:
+        """Heard as openai-whisper hears it: at true speed, and in a context of 30 s."""
+        return self.speed == 1.0 and self.context == N_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ Answer: TypeAlias = Detected | Decoded | Aligned
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Windows with equal keys may share one model call.
+    """Windows with equal keys may share one model call. `context` is that of their audio.
 
     In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
     position and as many task tokens in every row; an `align` call shares its start sequence.
@@ -122,6 +129,7 @@ class BatchKey:
     """
 
     kind: type[Step]
+    context: int
     shared: tuple[object, ...] = ()
 
 
@@ -135,24 +143,21 @@ class Window:
     key: BatchKey = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = batch_key(self.step)
+        self.key = BatchKey(type(self.step), self.audio.context, shared_by_batch(self.step))
 
 
-def batch_key(step: Step) -> BatchKey:
-    """What a step must share with the others of its model call."""
+def shared_by_batch(step: Step) -> tuple[object, ...]:
+    """What a step must have in common with the others of its model call."""
     match step:
         case DetectLanguage():
-            return BatchKey(DetectLanguage)
+            return ()
         case Decode(prompt, search):
-            return BatchKey(
-                Decode,
-                (
-                    search,
-                    prompt.sot_position,
-                    # Their number also tells whether timestamps are written.
-                    prompt.num_task_tokens,
-                    prompt.num_prefix_tokens,
-                ),
+            return (
+                search,
+                prompt.sot_position,
+                # Their number also tells whether timestamps are written.
+                prompt.num_task_tokens,
+                prompt.num_prefix_tokens,
             )
         case Align(start_sequence, _):
-            return BatchKey(Align, (start_sequence,))
+            return (start_sequence,)

@@ -18,6 +18,7 @@ from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.engine import Engine, warm_up
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
+from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
@@ -162,7 +163,7 @@ class LocalTranscriber:
                 log_mel,
                 model.info,
                 model.tokenizer,
-                speedup=options.speedup or self._speedup,
+                shortcuts=Shortcuts(speedup=options.speedup or self._speedup),
                 warnings=(*recording.warnings, *options.without_effect()),
             )
             events: asyncio.Queue[Event | AsrError] = asyncio.Queue()

@@ -11,10 +11,11 @@ from simple_asr.transcript.model import Segment, Transcript
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way to write a transcript, and the media type it is served under."""
+    """A way to write a transcript, the media type it is served under, and its files' ending."""
 
     name: str
     media_type: str
+    extension: str
     meaning: str
     write: Callable[[Transcript], str]
 
@@ -48,18 +49,21 @@ FORMATS: dict[str, Format] = {
         Format(
             "json",
             "application/json",
+            "json",
             "openai-whisper's full result",
             lambda transcript: _json(whisper_result(transcript)),
         ),
         Format(
             "simple",
             "application/json",
+            "json",
             'only the text: `{"text": …}`',
             lambda transcript: _json({"text": transcript.text.strip()}),
         ),
         Format(
             "text",
             "text/plain; charset=utf-8",
+            "txt",
             "only the text, as plain text",
             lambda transcript: transcript.text.strip() + "\n",
         ),

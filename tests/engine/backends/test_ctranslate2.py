@@ -16,7 +16,8 @@ from simple_asr.audio.features import N_FRAMES, LogMel
 from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
 from simple_asr.engine.engine import Engine, answer_batch
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import Request, search_options
+from simple_asr.engine.request import Request
+from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
 from simple_asr.engine.window import Decode, Decoded, Window, WindowAudio
 from simple_asr.errors import ModelUnavailable

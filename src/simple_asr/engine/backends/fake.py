@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.audio.features import N_FRAMES
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
@@ -22,7 +23,7 @@ from simple_asr.engine.window import (
     Encoded,
     Hypothesis,
     Step,
-    batch_key,
+    shared_by_batch,
 )
 
 Script = Callable[[Decode], Decoded]
@@ -57,8 +58,8 @@ class FakeBackend:
         return self._tokenizer
 
     def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
-        if log_mel.shape != (80, 3000):
-            raise ValueError(f"expected a window of shape (80, 3000), got {log_mel.shape}")
+        if log_mel.shape[0] != 80 or not 0 < log_mel.shape[1] <= N_FRAMES or log_mel.shape[1] % 2:
+            raise ValueError(f"expected a window of shape (80, context), got {log_mel.shape}")
         return float(log_mel.mean())
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
@@ -88,7 +89,7 @@ class FakeBackend:
         self.is_closed = True
 
     def _record(self, encoded: Sequence[Encoded], steps: Sequence[Step]) -> None:
-        if len({batch_key(step) for step in steps}) != 1 or len(encoded) != len(steps):
+        if len({shared_by_batch(step) for step in steps}) != 1 or len(encoded) != len(steps):
             raise ValueError("the rows of a batch must have equal keys")
         self.batches.append(list(steps))
         self.is_working.set()

@@ -6,6 +6,7 @@ import pytest
 
 from simple_asr.engine.fallback import (
     WindowResult,
+    best_failure,
     best_hypothesis,
     compression_ratio,
     is_silence,
@@ -18,7 +19,7 @@ from simple_asr.engine.window import Decoded, Hypothesis
 
 
 def result(logprob: float = -0.3, ratio: float = 1.2, silence: float = 0.1) -> WindowResult:
-    return WindowResult((1,), 0.0, logprob, ratio, silence)
+    return WindowResult((1,), "text", 0.0, logprob, ratio, silence)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,32 @@ def test_the_mean_log_probability_counts_the_end_token(tokenizer: Tokenizer) -> 
     assert figures.avg_logprob == pytest.approx(-0.5)
     assert figures.temperature == 0.4
     assert figures.no_speech_prob == 0.2
+
+
+VOICE_MENU = (
+    "Для прослушивания следующего сообщения нажмите 6. Для повторного прослушивания сообщения "
+    "нажмите 5. Для прослушивания предыдущего сообщения нажмите 4. Для удаления или "
+    "восстановления сообщения нажмите 0."
+)
+
+
+def attempt(text: str, logprob: float) -> WindowResult:
+    return WindowResult((1,), text, 0.0, logprob, compression_ratio(text), 0.1)
+
+
+def test_the_best_failure_is_the_likeliest_that_does_not_repeat_itself() -> None:
+    loop = attempt("and so on " * 30, logprob=-0.05)
+    likely, unlikely = attempt("Hello there.", logprob=-1.2), attempt("Hullo dear.", logprob=-1.9)
+
+    assert best_failure([loop, unlikely, likely], TranscribeOptions()) is likely
+    assert best_failure([loop], TranscribeOptions()) is loop
+
+
+def test_an_alphabet_of_two_bytes_a_letter_is_no_repetition() -> None:
+    menu, noise = attempt(VOICE_MENU, logprob=-0.17), attempt("Для нажмите", logprob=-1.2)
+
+    assert menu.compression_ratio > 2.4
+    assert best_failure([menu, noise], TranscribeOptions()) is menu
 
 
 def test_repetition_compresses_and_speech_does_not() -> None:

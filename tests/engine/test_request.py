@@ -163,12 +163,36 @@ def test_a_failed_window_is_tried_one_temperature_warmer(tokenizer: Tokenizer, s
     assert len({id(window.audio) for window in run.windows}) == 1
 
 
-def test_when_every_temperature_fails_the_last_is_kept(tokenizer: Tokenizer, say: Say) -> None:
-    bad = [say(0.0, f" Bad {i}.", 2.0, logprob=-2.0) for i in range(2)]
+def test_of_a_ladder_that_was_asked_for_the_last_failure_is_kept(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    bad = [say(0.0, " Bad 0.", 2.0, logprob=-1.5), say(0.0, " Bad 1.", 2.0, logprob=-2.0)]
 
     run = Run(tokenizer, bad, temperature=[0.0, 1.0])
 
     assert run.transcript.text == " Bad 1."
+    assert run.transcript.segments[0].temperature == 1.0
+
+
+def test_of_the_default_ladder_the_best_failure_is_kept(tokenizer: Tokenizer, say: Say) -> None:
+    repetitive = say(0.0, " la" * 100, 2.0, logprob=-0.1)
+    bad = [say(0.0, f" Bad {i}.", 2.0, logprob=-1.5 - i) for i in range(5)]
+
+    run = Run(tokenizer, [repetitive, *bad])
+
+    assert run.transcript.text == " Bad 0."
+    assert run.transcript.segments[0].temperature == 0.2
+
+
+@pytest.mark.parametrize(("keep", "text"), [("best", " Bad 0."), ("last", " Bad 1.")])
+def test_which_failure_is_kept_can_be_chosen(
+    tokenizer: Tokenizer, say: Say, keep: str, text: str
+) -> None:
+    bad = [say(0.0, " Bad 0.", 2.0, logprob=-1.5), say(0.0, " Bad 1.", 2.0, logprob=-2.0)]
+
+    run = Run(tokenizer, bad, temperature=[0.0, 1.0], keep_when_all_fail=keep)
+
+    assert run.transcript.text == text
 
 
 def test_a_silent_window_is_skipped(tokenizer: Tokenizer, say: Say) -> None:

@@ -7,11 +7,14 @@ import pytest
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.tokens import (
     MAX_PROMPT_TOKENS,
+    N_TEXT_CONTEXT,
     Tokenizer,
     build_prompt,
+    check_prefix,
     split_at_timestamps,
     suppressed_tokens,
 )
+from simple_asr.errors import InvalidParameter
 
 
 def at(tokenizer: Tokenizer, seconds: float) -> int:
@@ -95,6 +98,31 @@ def test_a_prefix_comes_last_and_shrinks_with_sample_len(tokenizer: Tokenizer) -
 
     assert whole.num_prefix_tokens == 50
     assert cut.num_prefix_tokens == 10
+
+
+def test_text_before_gives_way_to_a_long_prefix(tokenizer: Tokenizer) -> None:
+    options = TranscribeOptions(prefix=" ".join(["hello"] * 300))
+
+    prompt = build_prompt(tokenizer, options, "en", previous=range(1000))
+
+    assert len(prompt.tokens) == N_TEXT_CONTEXT
+    assert prompt.num_prefix_tokens == 300
+    assert prompt.tokens[prompt.sot_position - 1] == 999
+
+
+def test_a_prefix_that_fills_the_context_leaves_no_text_before_it(tokenizer: Tokenizer) -> None:
+    options = TranscribeOptions(prefix=" ".join(["hello"] * 444))
+
+    check_prefix(tokenizer, options)
+    prompt = build_prompt(tokenizer, options, "en", previous=[1, 2, 3])
+
+    assert prompt.tokens[0] == tokenizer.sot
+    assert prompt.num_prefix_tokens == 444
+
+
+def test_a_longer_prefix_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InvalidParameter, match="445 tokens"):
+        check_prefix(tokenizer, TranscribeOptions(prefix=" ".join(["hello"] * 445)))
 
 
 def test_suppressed_tokens_always_include_those_that_steer(tokenizer: Tokenizer) -> None:

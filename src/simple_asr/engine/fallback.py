@@ -16,6 +16,7 @@ class WindowResult:
     """What was written for a window, with the figures it is judged by (openai `DecodingResult`)."""
 
     tokens: tuple[int, ...]
+    text: str
     temperature: float
     avg_logprob: float
     compression_ratio: float
@@ -30,11 +31,13 @@ def window_result(
     Source: openai/whisper, decoding.py, end of `DecodingTask.run`.
     """
     best = best_hypothesis(decoded.hypotheses, length_penalty)
+    text = tokenizer.decode(best.tokens).strip()
     return WindowResult(
         tokens=best.tokens,
+        text=text,
         temperature=temperature,
         avg_logprob=best.sum_logprob / (len(best.tokens) + 1),
-        compression_ratio=compression_ratio(tokenizer.decode(best.tokens).strip()),
+        compression_ratio=compression_ratio(text),
         no_speech_prob=decoded.no_speech_prob,
     )
 
@@ -77,6 +80,23 @@ def needs_fallback(result: WindowResult, options: TranscribeOptions) -> bool:
         options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
     )
     return is_repetitive or is_improbable
+
+
+def best_failure(failures: Sequence[WindowResult], options: TranscribeOptions) -> WindowResult:
+    """The likeliest attempt of those that do not repeat themselves; of all, where all do.
+
+    What repeats itself is judged by characters, not by bytes: text in an alphabet of two bytes a
+    letter compresses better without repeating anything. openai-whisper keeps the last attempt,
+    which is the most random one.
+    """
+    limit = options.compression_ratio_threshold
+    calm = [result for result in failures if limit is None or repetition(result.text) <= limit]
+    return max(calm or failures, key=lambda result: result.avg_logprob)
+
+
+def repetition(text: str) -> float:
+    """`compression_ratio` with every letter counted as one, whatever its alphabet."""
+    return len(text) / len(zlib.compress(text.encode()))
 
 
 def _is_surely_silent(result: WindowResult, options: TranscribeOptions) -> bool:

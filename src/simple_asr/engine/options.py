@@ -77,6 +77,17 @@ TokenIds = Annotated[
 ]
 
 
+# Who sets one of these wants Whisper's ladder to the letter.
+_LADDER_FIELDS = frozenset(
+    {
+        "temperature",
+        "compression_ratio_threshold",
+        "logprob_threshold",
+        "no_speech_threshold",
+    }
+)
+
+
 class TranscribeOptions(BaseModel):
     """What to recognise and how. Frozen; equal options are equal objects."""
 
@@ -218,6 +229,16 @@ class TranscribeOptions(BaseModel):
         description="A window's first segment starts at most this many seconds into it. "
         "`null` or 0: anywhere.",
     )
+    keep_when_all_fail: Annotated[
+        Literal["best", "last"] | None, BeforeValidator(_null_from_text)
+    ] = Field(
+        None,
+        description="What is kept of a window that fails its checks at every temperature: the "
+        "`last` attempt, as in openai-whisper, or the `best`, the likeliest of those that do not "
+        "repeat themselves. Absent: `last` where `temperature` or a threshold is given, else "
+        "`best`.",
+        examples=["last"],
+    )
     fp16: bool | None = Field(
         None,
         description="Accepted for compatibility. The number format is chosen when the model is "
@@ -293,6 +314,13 @@ class TranscribeOptions(BaseModel):
             if round(self.beam_size * self.patience) < 1:
                 raise ValueError("beam_size times patience must round to 1 or more")
         return self
+
+    @property
+    def keeps_best_failure(self) -> bool:
+        """Whether `best` counts for `keep_when_all_fail`; see docs/decisions/0008."""
+        if self.keep_when_all_fail is not None:
+            return self.keep_when_all_fail == "best"
+        return not self.model_fields_set & _LADDER_FIELDS
 
     def without_effect(self) -> list[str]:
         """A sentence for each given option that cannot change the result."""

@@ -14,7 +14,7 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import SeekLoop, Shortcuts, Work
-from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.tokens import Tokenizer, check_prefix
 from simple_asr.engine.window import Answer, Detected, DetectLanguage, Window, WindowAudio
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment, Transcript
@@ -39,7 +39,11 @@ class Request:
         chunks: Sequence[Span] | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
-        """With `chunks` of speech each is recognised by itself, and nothing between them."""
+        """With `chunks` of speech each is recognised by itself, and nothing between them.
+
+        Raises InvalidParameter for a prefix that leaves the model no room.
+        """
+        check_prefix(tokenizer, options)
         self._options = options
         self._log_mel = log_mel
         self._info = info

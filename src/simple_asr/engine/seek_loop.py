@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from simple_asr.audio.features import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, LogMel
-from simple_asr.engine.fallback import WindowResult, is_silence, needs_fallback, window_result
+from simple_asr.engine.fallback import (
+    WindowResult,
+    best_failure,
+    is_silence,
+    needs_fallback,
+    window_result,
+)
 from simple_asr.engine.options import MAX_SAMPLE_LEN, TranscribeOptions
 from simple_asr.engine.tokens import (
     LAST_TIMESTAMP,
@@ -86,6 +92,7 @@ class _Span:
     num_frames: int
     audio: WindowAudio
     temperature_index: int = 0
+    failures: list[WindowResult] = field(default_factory=list)
     result: WindowResult | None = None
     segments: list[Segment] = field(default_factory=list)
     next_seek: int = 0
@@ -219,9 +226,13 @@ class SeekLoop:
         fails = needs_fallback(result, self._options)
         if not span.audio.is_exact and (fails or self._ran_on(span, result)):
             return self._decode(self._heard_exactly(span))
-        if fails and span.temperature_index + 1 < len(self._options.temperature):
-            span.temperature_index += 1
-            return self._decode(span)
+        if fails:
+            span.failures.append(result)
+            if span.temperature_index + 1 < len(self._options.temperature):
+                span.temperature_index += 1
+                return self._decode(span)
+            if self._options.keeps_best_failure:
+                result = best_failure(span.failures, self._options)
         span.result = result
         if is_silence(result, self._options):
             self.seek = span.seek + span.num_frames

@@ -12,12 +12,14 @@ import tokenizers
 
 from simple_asr.engine.languages import LANGUAGES
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import ModelUnavailable
+from simple_asr.errors import InvalidParameter, ModelUnavailable
 
 N_TEXT_CONTEXT = 448
 """Tokens the decoder can see: prompt and answer together."""
 
 MAX_PROMPT_TOKENS = N_TEXT_CONTEXT // 2 - 1
+# All but start, language, task and the token for no timestamps.
+MAX_PREFIX_TOKENS = N_TEXT_CONTEXT - 4
 SECONDS_PER_TIMESTAMP = 0.02
 LAST_TIMESTAMP = 1500
 
@@ -194,14 +196,18 @@ def build_prompt(
 ) -> Prompt:
     """The prompt of one window, given the tokens said before it.
 
-    Source: openai/whisper, decoding.py, `_get_initial_tokens`.
+    Source: openai/whisper, decoding.py, `_get_initial_tokens`; where text before and prefix exceed
+    the context, openai-whisper raises in the middle of a file, and here the former gives way.
     """
     task = list(sot_sequence(tokenizer, language, options.task))
     if options.without_timestamps:
         task.append(tokenizer.no_timestamps)
-    context = [tokenizer.sot_prev, *previous[-MAX_PROMPT_TOKENS:]] if previous else []
+    prefix = prefix_tokens(tokenizer, options)
+    room = min(MAX_PROMPT_TOKENS, N_TEXT_CONTEXT - len(task) - len(prefix) - 1)
+    said = previous[max(0, len(previous) - room) :] if room > 0 else ()
+    context = [tokenizer.sot_prev, *said] if said else []
     return Prompt(
-        tokens=(*context, *task, *prefix_tokens(tokenizer, options)),
+        tokens=(*context, *task, *prefix),
         sot_position=len(context),
         num_task_tokens=len(task),
     )
@@ -218,6 +224,17 @@ def prefix_tokens(tokenizer: Tokenizer, options: TranscribeOptions) -> list[int]
     tokens = tokenizer.encode(" " + options.prefix.strip())
     longest = N_TEXT_CONTEXT // 2 - (options.sample_len or N_TEXT_CONTEXT // 2)
     return tokens[-longest:]
+
+
+def check_prefix(tokenizer: Tokenizer, options: TranscribeOptions) -> None:
+    """Raises InvalidParameter for a prefix that fills the context, where openai-whisper fails."""
+    num_tokens = len(prefix_tokens(tokenizer, options))
+    if num_tokens > MAX_PREFIX_TOKENS:
+        raise InvalidParameter(
+            f"prefix is {num_tokens} tokens long, and the model takes {MAX_PREFIX_TOKENS}. "
+            "Shorten it, or give text said before as initial_prompt.",
+            field="prefix",
+        )
 
 
 def suppressed_tokens(tokenizer: Tokenizer, options: TranscribeOptions) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_asr.audio.features import FRAMES_PER_SECOND, N_FRAMES
-from simple_asr.engine.tokens import Prompt
+from simple_asr.engine.tokens import N_TEXT_CONTEXT, Prompt
 
 Encoded: TypeAlias = Any
 """A backend's own form of what its encoder heard; only the backend looks inside."""
@@ -67,10 +67,19 @@ class DetectLanguage:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Write what is said. `max_new_tokens` of `search` leaves the prompt's length out."""
+    """Write what is said."""
 
     prompt: Prompt
     search: SearchOptions
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Those of `search`, as far as the prompt leaves room: with much text before, 222 of 224.
+
+        The last token is written and not read, so it needs no room. Source: openai/whisper,
+        decoding.py, `_main_loop`: `tokens.shape[-1] > self.n_ctx`.
+        """
+        return min(self.search.max_new_tokens, N_TEXT_CONTEXT + 1 - len(self.prompt.tokens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from simple_asr.engine.engine import Engine, answer_batch
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import search_options
-from simple_asr.engine.tokens import build_prompt
+from simple_asr.engine.tokens import MAX_PROMPT_TOKENS, N_TEXT_CONTEXT, build_prompt
 from simple_asr.engine.window import Decode, Decoded, Window, WindowAudio
 from simple_asr.errors import ModelUnavailable
 from simple_asr.transcript.model import Transcript
@@ -235,6 +236,32 @@ def test_a_prefix_conditions_and_is_not_repeated(
     text = backend.tokenizer.decode(answer.hypotheses[0].tokens)
     assert "fox" in text
     assert "quick" not in text
+
+
+def test_a_window_after_a_prefix_begins_with_a_timestamp(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    window = decode_window(backend, heard["en"], prefix="The quick brown")
+
+    (answer,) = decoded(backend, window)
+
+    first_timestamp = answer.hypotheses[0].tokens[0] - backend.tokenizer.timestamp_begin
+    assert 0 <= first_timestamp <= 50
+
+
+def test_a_window_with_a_full_prompt_ends_where_the_context_ends(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    endless = decode_window(backend, heard["en"], suppress_tokens=[backend.tokenizer.eot])
+    assert isinstance(endless.step, Decode)
+    options = TranscribeOptions()
+    full = build_prompt(backend.tokenizer, options, "en", previous=[11] * MAX_PROMPT_TOKENS)
+    window = Window(None, endless.audio, replace(endless.step, prompt=full))
+
+    (answer,) = decoded(backend, window)
+
+    # The last token is not read any more, so it may lie beyond the context.
+    assert len(full.tokens) + len(answer.hypotheses[0].tokens) == N_TEXT_CONTEXT + 1
 
 
 def test_silence_is_recognised_as_such(backend: CTranslate2Backend) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_asr.engine.backends.base import ModelInfo
+from simple_asr.engine.search import decode_after_prefix
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
     Align,
@@ -129,6 +130,22 @@ class CTranslate2Backend:
         ]
 
     def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+        if steps[0].prompt.num_prefix_tokens and self._writes_timestamps(steps[0]):
+            return [self._decode_after_prefix(*row) for row in zip(encoded, steps, strict=True)]
+        return self._generate(encoded, steps)
+
+    def _writes_timestamps(self, step: Decode) -> bool:
+        last_task_token = step.prompt.sot_position + step.prompt.num_task_tokens - 1
+        return step.prompt.tokens[last_task_token] != self._tokenizer.no_timestamps
+
+    def _decode_after_prefix(self, encoded: Encoded, step: Decode) -> Decoded:
+        def decode(step: Decode) -> Decoded:
+            (decoded,) = self._generate([encoded], [step])
+            return decoded
+
+        return decode_after_prefix(decode, self._tokenizer, step)
+
+    def _generate(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
         search = steps[0].search
         is_sampling = search.temperature > 0
         stacked = np.stack(encoded)
@@ -176,7 +193,7 @@ def _max_length(step: Decode) -> int:
     """
     prompt = step.prompt
     start = prompt.sot_position + prompt.num_task_tokens - 1
-    wanted = step.search.max_new_tokens + prompt.num_prefix_tokens
+    wanted = step.max_new_tokens + prompt.num_prefix_tokens
     return wanted + max(wanted, start)
 
 

@@ -1,0 +1,94 @@
+"""Puts the HTTP door together. To add a route, add a module to `routes/` and a row to ROUTERS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from simple_asr import __version__
+from simple_asr.errors import AsrError
+from simple_asr.server import problems
+from simple_asr.server.dependencies import Services
+from simple_asr.server.intake import BodyLimits
+from simple_asr.server.key_reload import watch_keys
+from simple_asr.server.middleware import HeaderLimits, LingeringClose, RequestEnvelope
+from simple_asr.server.openapi import component_schemas
+from simple_asr.server.routes import health, index, keys, transcribe
+from simple_asr.server.spool import sweep
+from simple_asr.service.keys import KeyStore
+from simple_asr.service.transcriber import Transcriber
+from simple_asr.settings import Settings
+
+DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
+
+
+def create_app(
+    settings: Settings,
+    transcriber: Transcriber,
+    key_store: KeyStore,
+    *,
+    limits: BodyLimits | None = None,
+) -> FastAPI:
+    """The ASGI application. Nothing is read or started before its lifespan begins.
+
+    `limits` are those of `settings` unless given. The transcriber and the keys stay their owner's,
+    who loads and closes them.
+    """
+    app = _App(
+        title="Simple ASR",
+        version=__version__,
+        description=DESCRIPTION,
+        # FastAPI's pages load their scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would lose the body of a POST, and repeats a Host header nobody checked.
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        middleware=[
+            Middleware(RequestEnvelope, transcriber=transcriber),
+            Middleware(LingeringClose),
+            Middleware(HeaderLimits),
+        ],
+    )
+    app.state.services = Services(
+        settings=settings,
+        transcriber=transcriber,
+        keys=key_store,
+        limits=limits or BodyLimits(max_bytes=settings.max_upload_bytes),
+    )
+    app.add_exception_handler(AsrError, problems.answer_asr_error)
+    app.add_exception_handler(HTTPException, problems.answer_http_exception)
+    app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(component_schemas())
+        return document
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    await asyncio.to_thread(sweep, services.settings.spool_dir)
+    watcher = asyncio.create_task(watch_keys(services.keys))
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+
+
+ROUTERS = (index.router, transcribe.router, health.router, keys.router)

@@ -1,0 +1,86 @@
+"""What routes are given: the services behind the door, and the caller whose key was accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from simple_asr.errors import MissingKey
+from simple_asr.server.intake import BodyLimits
+from simple_asr.server.record import record_of
+from simple_asr.service.keys import Caller, KeyStore
+from simple_asr.service.transcriber import Transcriber
+from simple_asr.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What `create_app` was given, for the routes. Lives in `app.state.services`."""
+
+    settings: Settings
+    transcriber: Transcriber
+    keys: KeyStore
+    limits: BodyLimits
+
+
+async def services_of(request: Request) -> Services:
+    """The services of the app that serves this request."""
+    services = request.app.state.services
+    assert isinstance(services, Services), "create_app puts the services into the app's state"
+    return services
+
+
+TheServices = Annotated[Services, Depends(services_of)]
+
+# For OpenAPI's sake: they describe the two headers, and `_presented_key` reads them.
+_api_key_scheme = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+_bearer_scheme = HTTPBearer(scheme_name="Bearer", auto_error=False)
+
+
+async def known_caller(
+    request: Request,
+    services: TheServices,
+    _key: Annotated[object, Security(_api_key_scheme)] = None,
+    _token: Annotated[object, Security(_bearer_scheme)] = None,
+) -> Caller:
+    """Who is asking, before a byte of the body is read. Raises MissingKey, WrongKey."""
+    caller = services.keys.identify(_presented_key(request))
+    record_of(request.scope).key_name = caller.name
+    return caller
+
+
+# For the `dependencies` of a route that refuses strangers.
+NEEDS_KEY = Depends(known_caller)
+
+
+def _presented_key(request: Request) -> bytes | None:
+    """The one key in the headers, as bytes: what a client sends need not be text."""
+    keys = {key for key in (_x_api_key_of(request), _bearer_of(request)) if key is not None}
+    if len(keys) > 1:
+        raise MissingKey(
+            "X-API-Key and Authorization carry different API keys, and one is expected. Send one."
+        )
+    return keys.pop() if keys else None
+
+
+def _x_api_key_of(request: Request) -> bytes | None:
+    return _header(request, b"x-api-key")
+
+
+def _bearer_of(request: Request) -> bytes | None:
+    """Other schemes are not ours: a proxy in front may have its own use for the header."""
+    scheme, _, credentials = (_header(request, b"authorization") or b"").partition(b" ")
+    return credentials.strip() if scheme.lower() == b"bearer" else None
+
+
+def _header(request: Request, name: bytes) -> bytes | None:
+    values = [value.strip() for header, value in request.headers.raw if header == name]
+    if len(values) > 1:
+        raise MissingKey(
+            f"The header {name.decode('ascii')} came {len(values)} times, and one API key is "
+            "expected. Send it once."
+        )
+    return values[0] if values else None

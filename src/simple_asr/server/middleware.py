@@ -1,0 +1,191 @@
+"""What holds for every request and answer: ids, header limits, standing headers, the log line.
+
+Pure ASGI, in the order of MIDDLEWARE in `app.py`, outermost first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from simple_asr.errors import AsrError, ShuttingDown
+from simple_asr.server.labels import ascii_label, label
+from simple_asr.server.problems import HeadersTooLarge, internal_error, problem_response
+from simple_asr.server.record import RequestRecord, open_record, record_of
+from simple_asr.service.transcriber import Transcriber
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("simple_asr.access")
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 16 * 1024
+# How long, and for how many bytes, the sender of an unread body is heard out.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 1024 * 1024
+
+STANDING_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    # Transcripts are nobody else's: no cache on the way may keep them.
+    "Cache-Control": "no-store",
+}
+
+
+class RequestEnvelope:
+    """Gives each request its record, each answer its standing headers, and the log its line.
+
+    Also the last resort: what nothing inside turned into an answer becomes a 500 here, and a
+    request the server gives up while it stops becomes a 503.
+    """
+
+    def __init__(self, app: ASGIApp, transcriber: Transcriber) -> None:
+        self._app = app
+        self._transcriber = transcriber
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = open_record(scope)
+        began = time.perf_counter()
+
+        async def send_enveloped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                self._add_headers(message, record)
+            await send(message)
+
+        async def answer(error: AsrError) -> None:
+            if record.status is None:
+                response = problem_response(error, record.request_id)
+                await response(scope, receive, send_enveloped)
+
+        try:
+            await self._app(scope, receive, send_enveloped)
+        except asyncio.CancelledError:
+            await answer(
+                ShuttingDown("The server stops before this request was done. Send it again later.")
+            )
+            raise
+        except Exception:
+            logger.exception("Request %s failed", record.request_id)
+            if record.status is not None:
+                raise  # The answer has begun: only a broken connection can still tell the caller.
+            await answer(internal_error(record.request_id))
+        finally:
+            _log_request(scope, record, time.perf_counter() - began)
+
+    def _add_headers(self, message: Message, record: RequestRecord) -> None:
+        headers = MutableHeaders(scope=message)
+        for name, value in STANDING_HEADERS.items():
+            headers.setdefault(name, value)
+        headers["X-Request-Id"] = record.request_id
+        headers["X-ASR-Model"] = ascii_label(self._transcriber.model_state.served)
+
+
+def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:
+    # Probes come every few seconds and would bury the rest.
+    is_probe = scope["path"].startswith("/health") and record.status == 200
+    audio = "-" if record.audio_seconds is None else f"{record.audio_seconds:.2f}"
+    access_logger.log(
+        logging.DEBUG if is_probe else logging.INFO,
+        "request id=%s method=%s path=%s status=%s key=%s audio_s=%s total_ms=%.0f",
+        record.request_id,
+        label(scope["method"]),
+        label(scope["path"]),
+        record.status or "-",
+        label(record.key_name or "-"),
+        audio,
+        seconds * 1000,
+    )
+
+
+class LingeringClose:
+    """Closes the connection after an answer that came before the body was read, without haste.
+
+    The rest of the body is of no use, so the connection cannot be kept. Closing it at once would
+    reset it under a caller that is still sending, and the reset can destroy the answer on its way
+    (RFC 9112, 9.6): so the answer goes out, some of the rest is read and dropped, and then it ends.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _announces_body(scope):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def watched_receive() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = not message.get("more_body", False)
+            return message
+
+        async def lingering_send(message: Message) -> None:
+            if is_read:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+                await send(message)
+            elif message.get("more_body", False):
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await _drop_rest(receive)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app(scope, watched_receive, lingering_send)
+
+
+def _announces_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+async def _drop_rest(receive: Receive) -> None:
+    """Reads until the body ends, the caller leaves, or it has been heard out."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LINGER_SECONDS
+    dropped = 0
+    more = True
+    while more and dropped < LINGER_BYTES:
+        try:
+            message = await asyncio.wait_for(receive(), max(0.0, deadline - loop.time()))
+        except asyncio.TimeoutError:
+            return
+        dropped += len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
+class HeaderLimits:
+    """Refuses requests with more or longer headers than anyone needs, request line included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_too_large(scope):
+            error = HeadersTooLarge(
+                f"The request has more than {MAX_HEADERS} headers, or its headers and address take "
+                f"more than {MAX_HEADER_BYTES} bytes. Send parameters in the form instead."
+            )
+            response = problem_response(error, record_of(scope).request_id)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_too_large(scope: Scope) -> bool:
+    headers = scope["headers"]
+    address = len(scope["path"]) + len(scope["query_string"])
+    return (
+        len(headers) > MAX_HEADERS
+        or address + sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES
+    )

@@ -1,0 +1,267 @@
+"""What OpenAPI cannot read off the code: bodies we take apart ourselves, and problem documents.
+
+Everything is built from the tables the server itself uses: parameters, formats, statuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from simple_asr.server.intake import MEDIA_TYPES, PARAMS_FIELD
+from simple_asr.server.parameters import parameter_schemas
+from simple_asr.server.problems import MEDIA_TYPE as PROBLEM
+from simple_asr.transcript.formats import FORMATS
+from simple_asr.transcript.model import Segment
+
+JsonSchema = dict[str, Any]
+# As FastAPI's own annotation of `responses` has it.
+Responses = dict[int | str, dict[str, Any]]
+
+_REF = "#/components/schemas/"
+
+# What each status of an error means to the caller.
+MEANINGS = {
+    400: "The body or the request itself is malformed or cut short.",
+    401: "No API key was sent, or more than one.",
+    403: "This API key is not accepted.",
+    408: "The body came too slowly.",
+    409: "The key file cannot be taken; the keys read before stay in force.",
+    413: "The body, a field, or the decoded audio is over a limit.",
+    415: "The body is of a type, or has an encoding, that is not taken.",
+    422: "A parameter is unknown, wrong or contradictory, or the file holds no readable audio.",
+    429: "Too many requests are waiting. Try again after `Retry-After` seconds.",
+    431: "Too many headers, or too long ones.",
+    500: "The server or the model failed.",
+    503: "The model is not ready, or the server stops. Try again after `Retry-After` seconds.",
+    507: "The server's disk is full.",
+}
+
+
+def problem_responses(*statuses: int) -> Responses:
+    """A problem document for each status."""
+    return {
+        status: {
+            "description": MEANINGS[status],
+            "content": {PROBLEM: {"schema": {"$ref": f"{_REF}Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def _json_response(description: str, schema: JsonSchema, example: object) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": schema, "example": example}},
+    }
+
+
+# POST /transcribe --------------------------------------------------------------------------------
+
+
+def _query_parameters() -> list[JsonSchema]:
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.get("description", ""),
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+        }
+        for name, schema in parameter_schemas().items()
+    ]
+
+
+def _request_body() -> JsonSchema:
+    document = {"$ref": f"{_REF}TranscribeParameters"}
+    form = {
+        "type": "object",
+        "required": ["audio_file"],
+        "additionalProperties": False,
+        "properties": {
+            "audio_file": {
+                "type": "string",
+                "format": "binary",
+                "description": "The file: any audio or video format FFmpeg reads.",
+            },
+            PARAMS_FIELD: {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": document,
+                "description": "Parameters as one JSON document.",
+                "examples": ['{"language": "ru", "format": "simple", "temperature": 0.2}'],
+            },
+            **parameter_schemas(),
+        },
+    }
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    media_types = ["audio/*", "video/*", *sorted(MEDIA_TYPES)]
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            **dict.fromkeys(media_types, raw),
+        },
+    }
+
+
+def _transcript_response() -> JsonSchema:
+    return {
+        "description": "The transcript, in the format asked for.",
+        "headers": {
+            "X-ASR-Model": {
+                "description": "The model that was served.",
+                "schema": {"type": "string"},
+            },
+            "X-ASR-Warnings": {
+                "description": "A JSON list of sentences: options without effect, damaged media.",
+                "schema": {"type": "string"},
+            },
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": f"{_REF}WhisperResult"},
+                        {"$ref": f"{_REF}SimpleResult"},
+                    ]
+                },
+                "examples": {
+                    "simple": {
+                        "summary": FORMATS["simple"].meaning,
+                        "value": {"text": "Привет, как дела?"},
+                    }
+                },
+            },
+            "text/plain": {"schema": {"type": "string"}, "example": "Привет, как дела?\n"},
+        },
+    }
+
+
+TRANSCRIBE_OPERATION: dict[str, Any] = {
+    "parameters": _query_parameters(),
+    "requestBody": _request_body(),
+    "responses": {
+        "200": _transcript_response(),
+        **{
+            str(status): response
+            for status, response in problem_responses(
+                400, 401, 403, 408, 413, 415, 422, 429, 431, 500, 503, 507
+            ).items()
+        },
+    },
+}
+
+# The other routes --------------------------------------------------------------------------------
+
+_HEALTH: JsonSchema = {
+    "type": "object",
+    "required": ["status", "model_loaded", "model_name"],
+    "properties": {
+        "status": {"type": "string", "enum": ["healthy", "degraded", "loading", "failed"]},
+        "model_loaded": {"type": "boolean"},
+        "model_name": {"type": "string", "description": "The model that is served."},
+        "requested_model": {"type": "string", "description": "Where another one is served."},
+        "reason": {"type": "string", "description": "Why it is not healthy."},
+    },
+}
+
+_STATUS: JsonSchema = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string"}, "reason": {"type": "string"}},
+}
+
+HEALTH_RESPONSES: Responses = {
+    200: _json_response(
+        "Requests are answered.",
+        _HEALTH,
+        {"status": "healthy", "model_loaded": True, "model_name": "turbo"},
+    ),
+    503: _json_response(
+        "The model is loading, or failed to load.",
+        _HEALTH,
+        {"status": "loading", "model_loaded": False, "model_name": "turbo", "reason": "…"},
+    ),
+}
+
+LIVE_RESPONSES: Responses = {200: _json_response("Always.", _STATUS, {"status": "alive"})}
+
+READY_RESPONSES: Responses = {
+    200: _json_response("One real inference has succeeded.", _STATUS, {"status": "ready"}),
+    503: _json_response("Not yet, or not any more.", _STATUS, {"status": "loading"}),
+}
+
+RELOAD_RESPONSES: Responses = {
+    200: _json_response(
+        "The file was taken.",
+        {
+            "type": "object",
+            "required": ["status", "count", "message"],
+            "properties": {
+                "status": {"type": "string", "const": "ok"},
+                "count": {"type": "integer", "description": "Keys now in force."},
+                "message": {"type": "string"},
+            },
+        },
+        {"status": "ok", "count": 2, "message": "2 API keys in force; they changed."},
+    ),
+    **problem_responses(401, 403, 409),
+}
+
+# Schemas they all point to -----------------------------------------------------------------------
+
+
+def component_schemas() -> dict[str, JsonSchema]:
+    """What `$ref` in this module points to."""
+    segment = TypeAdapter(Segment).json_schema(ref_template=f"{_REF}{{model}}")
+    return {
+        **segment.pop("$defs"),
+        "Segment": segment,
+        "WhisperResult": {
+            "type": "object",
+            "description": "What `whisper.transcribe()` of openai-whisper returns.",
+            "required": ["text", "segments", "language"],
+            "properties": {
+                "text": {"type": "string"},
+                "segments": {"type": "array", "items": {"$ref": f"{_REF}Segment"}},
+                "language": {"type": "string"},
+            },
+        },
+        "SimpleResult": {
+            "type": "object",
+            "required": ["text"],
+            "properties": {"text": {"type": "string"}},
+        },
+        "TranscribeParameters": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": parameter_schemas(),
+        },
+        "Problem": _problem_schema(),
+    }
+
+
+def _problem_schema() -> JsonSchema:
+    text: JsonSchema = {"type": "string"}
+    fault = {"code": text, "field": text, "detail": text}
+    return {
+        "type": "object",
+        "description": "RFC 9457. `code` is stable and for programs, `detail` is for people.",
+        "required": ["type", "title", "status", "detail", "code", "request_id"],
+        "properties": {
+            "type": {"type": "string", "format": "uri"},
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": text,
+            "code": text,
+            "request_id": text,
+            "field": {"type": "string", "description": "The parameter or field at fault."},
+            "errors": {
+                "type": "array",
+                "description": "Where several things are wrong: each.",
+                "items": {"type": "object", "properties": fault},
+            },
+        },
+    }

@@ -1,0 +1,188 @@
+"""Turns an error into the answer a caller sees: a status and an RFC 9457 problem document."""
+
+from __future__ import annotations
+
+import json
+import math
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from simple_asr import errors
+from simple_asr.errors import AsrError, InvalidParameter, RequestError, SeveralErrors
+from simple_asr.server.labels import label, value_label
+from simple_asr.server.record import record_of
+
+MEDIA_TYPE = "application/problem+json"
+MAX_PROBLEM_BYTES = 4096
+MAX_DETAIL = 800
+# Seconds after which a caller may ask again, where the error itself knows no better.
+DEFAULT_RETRY_AFTER = 5
+
+
+class NotFound(RequestError):
+    code = "not_found"
+    title = "No such path"
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class MalformedRequest(RequestError):
+    code = "malformed_request"
+    title = "Malformed HTTP request"
+
+
+class HeadersTooLarge(RequestError):
+    code = "headers_too_large"
+    title = "Request headers too large"
+
+
+def problem_response(error: AsrError, request_id: str) -> Response:
+    """The answer for an error, with the headers its status calls for."""
+    status = status_of(error)
+    return Response(
+        content=_problem_body(error, status, request_id),
+        status_code=status,
+        headers=_problem_headers(error, status),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def status_of(error: AsrError) -> int:
+    """The status of the nearest class in STATUSES."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def _problem_body(error: AsrError, status: int, request_id: str) -> bytes:
+    """At most MAX_PROBLEM_BYTES of UTF-8: the last of several errors give way first."""
+    several = list(error.errors) if isinstance(error, SeveralErrors) else []
+    while True:
+        body = _encode(_problem(error, several, status, request_id))
+        if len(body) <= MAX_PROBLEM_BYTES or not several:
+            return body
+        several.pop()
+
+
+def _problem(
+    error: AsrError, several: list[RequestError], status: int, request_id: str
+) -> dict[str, object]:
+    problem: dict[str, object] = {
+        # Not an address: nothing is to be fetched. `code` says the same in short.
+        "type": f"urn:problem-type:simple-asr:{error.code}",
+        "title": error.title,
+        "status": status,
+        "detail": _detail(error.detail),
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.field is not None:
+        problem["field"] = label(error.field)
+    if several:
+        problem["errors"] = [
+            {"code": fault.code, "field": label(fault.field or ""), "detail": _detail(fault.detail)}
+            for fault in several
+        ]
+    return problem
+
+
+def _detail(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
+
+
+def _encode(problem: dict[str, object]) -> bytes:
+    return json.dumps(problem, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _problem_headers(error: AsrError, status: int) -> dict[str, str]:
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="simple-asr"'
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        seconds = DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
+        headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    return headers
+
+
+# Handlers, as FastAPI calls them ---------------------------------------------------------------
+
+
+async def answer_asr_error(request: Request, error: Exception) -> Response:
+    """Any error of ours."""
+    assert isinstance(error, AsrError), "registered for AsrError alone"
+    return problem_response(error, record_of(request.scope).request_id)
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: an unknown path, a method a path does not take."""
+    assert isinstance(error, HTTPException), "registered for HTTPException alone"
+    response = await answer_asr_error(request, _from_http_exception(error))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def answer_validation_error(request: Request, error: Exception) -> Response:
+    """Parameters that FastAPI checks, of routes that declare theirs to it."""
+    assert isinstance(error, RequestValidationError), "registered for RequestValidationError alone"
+    faults = [
+        InvalidParameter(
+            f"{name} {value_label(fault.get('input'))}: {fault['msg']}.", field=label(name)
+        )
+        for fault in error.errors()
+        for name in [str(fault["loc"][-1])]
+    ]
+    return await answer_asr_error(request, faults[0] if len(faults) == 1 else SeveralErrors(faults))
+
+
+def internal_error(request_id: str) -> AsrError:
+    """What a caller is told of a fault of ours; the log has the rest."""
+    return AsrError(
+        f"The server failed on this request; its log says why under {request_id}. "
+        "Trying again may help; otherwise give that id to the operator."
+    )
+
+
+def _from_http_exception(error: HTTPException) -> AsrError:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("There is nothing at this path. GET /openapi.json lists what there is.")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        return MethodNotAllowed(f"This path does not take this method; it takes {allowed}.")
+    return MalformedRequest("The request cannot be read as HTTP asks for.")
+
+
+# To give an error a status, add a row: an error without one has that of its base.
+STATUSES: dict[type[AsrError], int] = {
+    AsrError: 500,
+    # The request.
+    RequestError: 422,
+    MalformedRequest: 400,
+    errors.MalformedBody: 400,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    errors.RequestTimeout: 408,
+    errors.PayloadTooLarge: 413,
+    errors.UnsupportedContentType: 415,
+    HeadersTooLarge: 431,
+    # The media.
+    errors.MediaError: 422,
+    errors.MediaLimitExceeded: 413,
+    # The caller.
+    errors.MissingKey: 401,
+    errors.WrongKey: 403,
+    # The server.
+    errors.Overloaded: 429,
+    errors.Unavailable: 503,
+    errors.StorageFull: 507,
+    errors.EngineFailed: 500,
+    # nginx's number for a caller that left: it stands in the log, and nobody else reads it.
+    errors.Cancelled: 499,
+    # The start; a key file can also turn out broken at a reload, and then the old set stays.
+    errors.ConfigurationError: 500,
+    errors.InvalidKeyFile: 409,
+}

@@ -1,0 +1,52 @@
+"""What is known of one request while it is served: its id, and what its log line will say."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Owned by the request's task. `status` is None until the answer begins.
+
+    `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio.
+    """
+
+    request_id: str
+    status: int | None = None
+    key_name: str | None = None
+    audio_seconds: float | None = None
+
+
+def open_record(scope: Scope) -> RequestRecord:
+    """A record for a request that begins, kept in its scope."""
+    record = RequestRecord(request_id=_given_id(scope["headers"]) or new_request_id())
+    scope.setdefault("state", {})["record"] = record
+    return record
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """The record that `open_record` made for this request."""
+    record = scope["state"]["record"]
+    assert isinstance(record, RequestRecord), "RequestEnvelope opens a record for every request"
+    return record
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits, by chance."""
+    return secrets.token_hex(16)
+
+
+def _given_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The caller's own `x-request-id`, when it can stand in a header and a log line as it is."""
+    for name, value in headers:
+        if name == b"x-request-id" and SANE_REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return None

@@ -1,0 +1,110 @@
+"""Connections that never become a request are answered and ended, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from fastapi import FastAPI
+
+from simple_asr.server.protocol import BoundedHttpProtocol
+from simple_asr.service.fake import FakeTranscriber
+
+
+@pytest.fixture
+def port(app: FastAPI, live: Callable[[FastAPI], AbstractContextManager[int]]) -> Iterator[int]:
+    with live(app) as port:
+        yield port
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "head_seconds", 0.05)
+
+
+def talk(port: int, *data: bytes) -> bytes:
+    """Sends, then reads until the server ends the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for piece in data:
+            connection.sendall(piece)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+        return answer
+
+
+def problem(answer: bytes) -> dict[str, object]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert b"x-request-id: " in head.lower()
+    document: dict[str, object] = json.loads(body)
+    return document
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+    ],
+)
+def test_what_is_not_http_is_a_400_problem(port: int, request_bytes: bytes) -> None:
+    answer = talk(port, request_bytes)
+
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert problem(answer)["code"] == "malformed_request"
+
+
+def test_a_head_without_end_is_cut_off(port: int) -> None:
+    answer = talk(port, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + b"a" * 8000 + b"\r\n"] * 20)
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert problem(answer)["code"] == "headers_too_large"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_head_that_does_not_come_is_a_408(port: int) -> None:
+    answer = talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert problem(answer)["code"] == "request_timeout"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    assert talk(port) == b""
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_connection_may_be_used_again_after_the_first_head_was_in_time(port: int) -> None:
+    one = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+    answer = talk(port, one, one, last)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_late_head_does_not_cost_the_request_before_it(
+    port: int, transcriber: FakeTranscriber, key: str
+) -> None:
+    transcriber.is_stuck = True
+    request = (
+        f"POST /transcribe HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nContent-Type: audio/wav\r\n"
+        "Content-Length: 4\r\n\r\nRIFF"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        has_started = transcriber.started.wait(timeout=10)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        was_ended = transcriber.ended.wait(timeout=6 * BoundedHttpProtocol.head_seconds)
+
+    assert has_started
+    assert not was_ended

@@ -1,0 +1,217 @@
+"""The server as a process: its address, its signals, its log, its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from simple_asr.errors import ConfigurationError
+from simple_asr.server.run import build_server, listen
+from simple_asr.service.fake import FakeTranscriber
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from simple_asr.server.app import create_app
+from simple_asr.server.run import configure_logging, serve
+from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.keys import KeyStore
+from simple_asr.settings import Settings
+
+home = Path(sys.argv[1])
+settings = Settings.model_validate(
+    dict(host="127.0.0.1", port=sys.argv[2], keys_file=home / "keys.txt", spool_dir=home / "spool")
+)
+configure_logging(settings.log_level)
+keys = KeyStore(settings.keys_file)
+keys.reload()
+keys.changed_on_disk = lambda: False  # So that only the signal can have read the file again.
+serve(create_app(settings, FakeTranscriber(), keys), settings)
+"""
+
+
+class Process:
+    """A server in a process of its own, and its log as it comes."""
+
+    def __init__(self, home: Path) -> None:
+        self.port = free_port()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(home), str(self.port)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.log: list[str] = []
+
+    def until_logged(self, pattern: str) -> str:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.log.append(line)
+            if re.search(pattern, line):
+                return line
+        raise AssertionError(f"The server ended without logging {pattern}:\n{''.join(self.log)}")
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        return self._process.wait(timeout=20)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+
+def free_port() -> int:
+    with listen("127.0.0.1", 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def served(home: Path) -> Iterator[Process]:
+    process = Process(home)
+    try:
+        process.until_logged("startup complete")
+        yield process
+    finally:
+        process.close()
+
+
+def test_sighup_reloads_the_keys_and_sigterm_ends_the_server(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with served(tmp_path) as process:
+        (tmp_path / "keys.txt").write_text(f"{key}\n{'b' * 64}\n")
+        process.send(signal.SIGHUP)
+        line = process.until_logged("Key file read again")
+        answer = httpx.get(f"http://127.0.0.1:{process.port}/health")
+        process.send(signal.SIGTERM)
+        status = process.ended()
+
+    assert "2 API keys in force" in line
+    assert answer.status_code == 200
+    assert "server" not in answer.headers
+    # uvicorn ends by the very signal it was told to end by; systemd and Docker take that for clean.
+    assert status in (0, -signal.SIGTERM)
+
+
+def test_every_line_of_the_log_has_time_level_and_origin(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with served(tmp_path) as process:
+        httpx.get(f"http://127.0.0.1:{process.port}/nothing")
+        process.until_logged("path=/nothing status=404")
+
+    assert all(
+        re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) +[\w.]+: ", line)
+        for line in process.log
+    )
+    assert any(f"Listening on http://127.0.0.1:{process.port}" in line for line in process.log)
+
+
+def test_an_address_in_use_is_a_clear_error() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ConfigurationError, match=f"port {port}: .*HOST and PORT"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "no such host"])
+def test_an_address_that_is_none_is_a_clear_error(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOST"):
+        listen(host, 0)
+
+
+def test_ipv6_is_listened_on() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    try:
+        listener = listen("::1", 0)
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6")
+    with listener:
+        assert listener.family is socket.AF_INET6
+
+
+# With a transcription that never ends ----------------------------------------------------------
+
+
+@contextmanager
+def waiting_caller(port: int, key: str) -> Iterator[socket.socket]:
+    """A caller whose request has arrived."""
+    head = (
+        f"POST /transcribe HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nContent-Type: audio/wav\r\n"
+        "Content-Length: 4\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(head.encode() + b"RIFF")
+        yield connection
+
+
+def test_a_caller_who_leaves_frees_the_work_and_the_file(
+    app: FastAPI,
+    transcriber: FakeTranscriber,
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+    spooled: Callable[[], list[Path]],
+    key: str,
+) -> None:
+    transcriber.is_stuck = True
+    with live(app) as port:
+        with waiting_caller(port, key):
+            has_started = transcriber.started.wait(timeout=10)
+        has_ended = transcriber.ended.wait(timeout=10)
+
+    assert has_started
+    assert has_ended
+    assert spooled() == []
+
+
+def test_health_answers_while_a_transcription_runs(
+    app: FastAPI,
+    transcriber: FakeTranscriber,
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+    key: str,
+) -> None:
+    transcriber.is_stuck = True
+    with live(app) as port, waiting_caller(port, key):
+        has_started = transcriber.started.wait(timeout=10)
+        answer = httpx.get(f"http://127.0.0.1:{port}/health")
+
+    assert has_started
+    assert answer.status_code == 200
+
+
+def test_a_request_that_outlasts_the_grace_is_told_that_the_server_stops(
+    app: FastAPI, transcriber: FakeTranscriber, key: str, spooled: Callable[[], list[Path]]
+) -> None:
+    transcriber.is_stuck = True
+    listener = listen("127.0.0.1", 0)
+    server = build_server(app)
+    server.config.timeout_graceful_shutdown = 0
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    serving.start()
+
+    with waiting_caller(listener.getsockname()[1], key) as caller:
+        transcriber.started.wait(timeout=10)
+        server.should_exit = True
+        answer = caller.makefile("rb").read()
+        serving.join(timeout=10)
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"code": "shutting_down"' in answer
+    assert not serving.is_alive()
+    assert spooled() == []

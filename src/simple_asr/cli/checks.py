@@ -1,0 +1,394 @@
+"""The checks of `simple-asr doctor`. To add one, add a row to a table at the end.
+
+A check changes nothing on this machine, and takes seconds at most.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+import time
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from simple_asr.assembly import build_model_store
+from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.engine.backends import num_gpus
+from simple_asr.engine.catalogue import find_model
+from simple_asr.engine.hub import Hub
+from simple_asr.engine.models import KnownModel
+from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
+from simple_asr.server.run import listen
+from simple_asr.service.keys import list_keys
+from simple_asr.settings import Settings
+
+# With native code inside, which a machine may be unable to load.
+LIBRARIES = ("av", "ctranslate2", "numpy", "tokenizers", "pydantic")
+HUB_PATIENCE = 3.0
+"""Seconds the hub has for an answer."""
+
+# As /proc/cpuinfo has them. CTranslate2 picks its kernels by the first two, oneDNN by all.
+X86_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "VNNI (256 bits)",
+    "avx512_vnni": "VNNI (512 bits)",
+    "amx_int8": "AMX",
+}
+
+CPU_INFO = Path("/proc/cpuinfo")
+# What drivers show of their GPUs.
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+AMD_DRIVER = Path("/dev/kfd")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look showed. With an `error` the server cannot work; `advice` says what to do."""
+
+    outcome: Literal["ok", "warning", "error"]
+    subject: str
+    text: str
+    advice: str = ""
+
+
+# The machine ------------------------------------------------------------------------------------
+
+
+def check_python() -> Iterator[Finding]:
+    yield Finding("ok", "Python", f"{platform.python_version()} on {platform.machine()}")
+
+
+def check_libraries() -> Iterator[Finding]:
+    """Versions, and whether this machine can load them."""
+    faults = {name: fault for name in LIBRARIES if (fault := _why_not_loaded(name))}
+    for name, fault in faults.items():
+        yield Finding(
+            "error",
+            "Libraries",
+            f"{name} cannot be loaded: {fault}",
+            "Delete the folder .venv, and start again with ./start_server.sh.",
+        )
+    loaded = [f"{name} {metadata.version(name)}" for name in LIBRARIES if name not in faults]
+    yield Finding("ok", "Libraries", ", ".join(loaded))
+
+
+def _why_not_loaded(name: str) -> str:
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def check_processor() -> Iterator[Finding]:
+    num_cores = len(os.sched_getaffinity(0))
+    cores = f"{num_cores} core{'s' if num_cores > 1 else ''}"
+    if platform.machine() != "x86_64":
+        yield Finding("ok", "Processor", f"{cores}, {platform.machine()}")
+        return
+    flags = _processor_flags()
+    features = ", ".join(name for flag, name in X86_FEATURES.items() if flag in flags)
+    if "avx2" in flags:
+        yield Finding("ok", "Processor", f"{cores}, {features}")
+    else:
+        yield Finding(
+            "warning",
+            "Processor",
+            f"{cores}, without AVX2: recognition on it is slow",
+            "Use a small model (DEFAULT_MODEL=tiny), a newer processor, or a GPU. In a virtual "
+            "machine, let the processor of the host show through.",
+        )
+
+
+def _processor_flags() -> frozenset[str]:
+    with suppress(OSError):
+        for line in CPU_INFO.read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def check_decoder() -> Iterator[Finding]:
+    """Has a second of silence decoded in a child process, as every upload is."""
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="simple-asr-") as folder:
+            media = Path(folder) / "silence.wav"
+            media.write_bytes(_silent_wav())
+            with closing(DecoderPool(1, DecodeLimits(), Path(folder))) as pool, pool.decode(media):
+                pass
+    except (AsrError, OSError) as error:
+        yield Finding(
+            "error",
+            "Decoder",
+            f"no media can be decoded: {error}",
+            "LOG_LEVEL=debug ./start_server.sh shows what the decoder processes say.",
+        )
+    else:
+        yield Finding(
+            "ok",
+            "Decoder",
+            f"decodes in a child process, ready after {time.monotonic() - began:.1f} s",
+        )
+
+
+def _silent_wav() -> bytes:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as stream:
+        stream.setparams((1, 2, 16_000, 0, "NONE", "not compressed"))
+        stream.writeframes(bytes(2 * 16_000))
+    return content.getvalue()
+
+
+# The model --------------------------------------------------------------------------------------
+
+
+def check_device(settings: Settings) -> Iterator[Finding]:
+    if settings.model_device == "cpu":
+        yield Finding("ok", "Device", "CPU, as MODEL_DEVICE says")
+        return
+    try:
+        found = num_gpus()
+        reason, advice = ("", "") if found else _why_no_gpu()
+    except RuntimeError as error:
+        found, reason, advice = 0, f"CUDA fails: {error}", "Renew the driver of the GPU."
+    if found:
+        yield Finding("ok", "Device", f"{found} GPU{'s' if found > 1 else ''}")
+    elif settings.require_gpu:
+        yield Finding("error", "Device", f"REQUIRE_GPU is set, and {reason}", advice)
+    elif settings.model_device == "auto":
+        yield Finding("ok", "Device", f"CPU, since {reason}")
+    else:
+        yield Finding(
+            "warning",
+            "Device",
+            f"CPU, since {reason}",
+            f"{advice} If the CPU is meant, set MODEL_DEVICE=cpu.",
+        )
+
+
+def _why_no_gpu() -> tuple[str, str]:
+    """What is missing, and what to do."""
+    if NVIDIA_DRIVER.exists():
+        return (
+            "the NVIDIA driver is here, but CUDA finds no GPU it can use",
+            "See whether `nvidia-smi` lists one. In a container, give it one (--gpus all).",
+        )
+    if AMD_DRIVER.exists():
+        return (
+            "there is an AMD GPU, but CTranslate2 finds none it can use",
+            "Use docker compose --profile amd: the native start installs CTranslate2 for NVIDIA.",
+        )
+    return (
+        "no driver of an NVIDIA or AMD GPU is to be seen",
+        "Install the driver. In a container, give it the GPU (--gpus all, or --device /dev/kfd).",
+    )
+
+
+def check_model(settings: Settings) -> Iterator[Finding]:
+    """Whether DEFAULT_MODEL is here or can be had, and what is served if not."""
+    name = settings.default_model
+    reason = _why_not_here(settings, name)
+    if not reason:
+        yield Finding("ok", "Model", f"{name} is here")
+        return
+    if repository := _repository(settings, name):
+        fault = _why_not_on_the_hub(settings, repository)
+        if not fault:
+            yield Finding("ok", "Model", f"{name} is on the hub, and is fetched at the first start")
+            return
+        reason = f"The model {name!r} is not here. {fault}"
+    fallback = settings.fallback_model
+    if fallback and not _why_not_here(settings, fallback):
+        yield Finding(
+            "warning", "Model", f"{reason} FALLBACK_MODEL={fallback} is served meanwhile."
+        )
+    else:
+        yield Finding("error", "Model", reason)
+
+
+def _why_not_here(settings: Settings, name: str) -> str:
+    """Empty when the model is on this machine, whole and unaltered."""
+    listed = _listed(settings, name)
+    if listed is not None and listed.state == "bundled":
+        return ""
+    offline = settings.model_copy(update={"hf_hub_offline": True})
+    try:
+        build_model_store(offline).resolve(name)
+    except ModelUnavailable as error:
+        return error.detail
+    return ""
+
+
+def _repository(settings: Settings, name: str) -> str:
+    """Where the hub would have the model; empty when it is no question for the hub."""
+    if settings.hf_hub_offline or Path(name).is_dir():
+        return ""
+    listed = _listed(settings, name)
+    if listed is not None:
+        return (listed.repository or "") if listed.state == "on the hub" else ""
+    return name if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) else ""
+
+
+def _why_not_on_the_hub(settings: Settings, repository: str) -> str:
+    """Empty when the hub has it."""
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    try:
+        Hub(settings.hf_endpoint, token, patience=HUB_PATIENCE).open(repository)
+    except ModelUnavailable as error:
+        return error.detail
+    return ""
+
+
+def _listed(settings: Settings, name: str) -> KnownModel | None:
+    known = find_model(name)
+    wanted = known.name if known else name
+    models = build_model_store(settings).models()
+    return next((model for model in models if model.name == wanted), None)
+
+
+# The files --------------------------------------------------------------------------------------
+
+
+def check_keys(settings: Settings) -> Iterator[Finding]:
+    path = settings.keys_file
+    if not path.exists():
+        yield from _missing_key_file(path)
+        return
+    try:
+        num_keys = len(list_keys(path))
+    except InvalidKeyFile as error:
+        yield Finding("error", "Keys", f"{path}: {error.detail}")
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if num_keys == 0:
+        yield Finding(
+            "error", "Keys", f"{path} holds no key", "Add one with `simple-asr keys add`."
+        )
+    elif mode & stat.S_IRWXO:
+        yield Finding(
+            "warning",
+            "Keys",
+            f"{num_keys} in {path}, which every user of this machine may open (mode {mode:03o})",
+            f"chmod 600 {path}",
+        )
+    else:
+        yield Finding("ok", "Keys", f"{num_keys} in {path}, mode {mode:03o}")
+
+
+def _missing_key_file(path: Path) -> Iterator[Finding]:
+    if _is_writable(path.parent):
+        yield Finding("ok", "Keys", f"{path} is made, with a new key, at the first start")
+    else:
+        yield Finding(
+            "error",
+            "Keys",
+            f"{path} does not exist, and cannot be made by this user",
+            "Make its folder writable, or set KEYS_FILE to a file elsewhere.",
+        )
+
+
+def check_folders(settings: Settings) -> Iterator[Finding]:
+    """Whether uploads and models can be kept, and whether there is room."""
+    listed = _listed(settings, settings.default_model)
+    is_here = listed is None or listed.state == "local"
+    yield _folder("Spool", "SPOOL_DIR", settings.spool_dir, settings.max_upload_bytes)
+    # Models that are here are read, and nothing is written beside them.
+    if not (is_here and settings.model_download_root.is_dir()):
+        needed = listed.num_bytes if listed else 0
+        yield _folder("Models", "MODEL_DOWNLOAD_ROOT", settings.model_download_root, needed)
+
+
+def _folder(subject: str, variable: str, folder: Path, needed: int) -> Finding:
+    """`needed` is in bytes."""
+    if not _is_writable(folder):
+        return Finding(
+            "error",
+            subject,
+            f"{folder} cannot be written to by this user",
+            f"Make it writable for whoever runs the server, or set {variable} to another folder.",
+        )
+    free = shutil.disk_usage(_nearest_existing(folder)).free
+    if free < needed:
+        return Finding(
+            "warning",
+            subject,
+            f"{folder} has {free / 1e9:.1f} GB free, and may need {needed / 1e9:.1f} GB",
+            f"Free some space, or set {variable} to a folder on another disk.",
+        )
+    return Finding("ok", subject, f"{folder} is writable, {free / 1e9:.1f} GB free")
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made there, once the folder itself is made."""
+    nearest = _nearest_existing(folder)
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+# The network ------------------------------------------------------------------------------------
+
+
+def check_port(settings: Settings) -> Iterator[Finding]:
+    host, port = settings.host, settings.port
+    try:
+        listen(host, port).close()
+    except ConfigurationError as error:
+        if _is_simple_asr(host, port):
+            yield Finding("ok", "Port", f"{port}: a Simple ASR server answers there")
+        else:
+            yield Finding("error", "Port", error.detail)
+    else:
+        yield Finding("ok", "Port", f"{port} is free")
+
+
+def _is_simple_asr(host: str, port: int) -> bool:
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared with)
+    connection = http.client.HTTPConnection(local, port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        answer = json.loads(connection.getresponse().read(10_000))
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+    return isinstance(answer, dict) and answer.get("name") == "Simple ASR"
+
+
+MachineCheck = Callable[[], Iterator[Finding]]
+ServerCheck = Callable[[Settings], Iterator[Finding]]
+
+MACHINE_CHECKS: tuple[MachineCheck, ...] = (
+    check_python,
+    check_libraries,
+    check_processor,
+    check_decoder,
+)
+"""Need no settings: they run even when those are wrong."""
+
+SERVER_CHECKS: tuple[ServerCheck, ...] = (
+    check_device,
+    check_model,
+    check_keys,
+    check_folders,
+    check_port,
+)
+"""Of what the server is set up to do."""

@@ -1,0 +1,109 @@
+"""`simple-asr serve`: puts the server together from its settings, and runs it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from simple_asr.assembly import build_transcriber
+from simple_asr.cli.progress import download_log
+from simple_asr.cli.rocm import tell_rocm
+from simple_asr.server import run
+from simple_asr.server.app import create_app
+from simple_asr.service.keys import KeyStore
+from simple_asr.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on instead of HOST.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on instead of PORT.", min=1, max=65535)
+    ] = None,
+) -> None:
+    """Serve over HTTP until stopped.
+
+    Answers at once, and with 503 until the model is loaded. SIGTERM lets running requests finish;
+    SIGHUP reads the key file again. Exits with 78 when it cannot serve as it is set up.
+    """
+    settings = _settings(host, port)
+    run.configure_logging(settings.log_level)
+    tell_rocm(settings)
+    _take_signals()
+    key_store = _open_key_store(settings)
+    transcriber = build_transcriber(settings, download_log())
+    transcriber.start()
+    try:
+        run.serve(create_app(settings, transcriber, key_store), settings)
+    finally:
+        transcriber.close()
+
+
+def _settings(host: str | None, port: int | None) -> Settings:
+    given = {"host": host, "port": port}
+    settings = load_settings()
+    return settings.model_copy(update={name: value for name, value in given.items() if value})
+
+
+def _take_signals() -> None:
+    """For the time before and after the server's own handlers are there."""
+    # Uvicorn, once it has stopped, sends itself the SIGTERM again; by default that is death by it.
+    signal.signal(signal.SIGTERM, _end_with_success)
+    # The keys are about to be read anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _end_with_success(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+def _open_key_store(settings: Settings) -> KeyStore:
+    """The keys in force; a new one where there is no key file yet. Raises InvalidKeyFile."""
+    key_store = KeyStore(settings.keys_file)
+    new_key = key_store.create_if_missing()
+    if new_key is not None:
+        _show_new_key(new_key, settings)
+    key_store.reload()
+    return key_store
+
+
+def _show_new_key(key: str, settings: Settings) -> None:
+    """This once, and on a screen only: what is no screen may be a log file."""
+    file = settings.keys_file
+    if sys.stdout.isatty():
+        typer.echo(f"\nA new API key, which is kept in {file}:\n\n  {key}\n")
+        shown = key
+    else:
+        typer.echo(f"A new API key is in {file}.")
+        shown = _command_that_reads(file)
+    typer.echo(f"To transcribe a file:\n\n  {_curl(shown, settings)}\n")
+
+
+def _command_that_reads(file: Path) -> str:
+    return f"$(tail -n 1 {shlex.quote(str(file))})"
+
+
+def _curl(key: str, settings: Settings) -> str:
+    return (
+        f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav '
+        f"http://{_reachable(settings.host)}:{settings.port}/transcribe"
+    )
+
+
+def _reachable(host: str) -> str:
+    """What to write in an address for the host that is listened on."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared with, not listened on)
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,285 @@
+"""`simple-asr transcribe`: what reaches the model, what comes out, and how the command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from simple_asr import assembly
+from simple_asr.cli.batch import NUM_AT_ONCE
+from simple_asr.engine.backends.fake import FakeBackend
+from simple_asr.engine.fake_hub import FakeHub
+from simple_asr.engine.tokens import Tokenizer, sot_sequence
+from simple_asr.engine.window import Decode
+from simple_asr.errors import ModelUnavailable, RequestError
+from simple_asr.server.parameters import read_parameters
+from simple_asr.service.transcriber import LoadedModel
+from simple_asr.settings import Settings
+from tests.support import WAIT, Clip
+
+Run = Callable[..., Result]
+
+
+class Model:
+    """The fake model that the command loads, and the settings it was loaded with."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.backend = FakeBackend(tokenizer)
+        self.error: ModelUnavailable | None = None
+        self.settings: Settings | None = None
+
+    def load(self, settings: Settings, _: object) -> LoadedModel:
+        self.settings = settings
+        if self.error:
+            raise self.error
+        return LoadedModel([self.backend])
+
+    @property
+    def steps(self) -> list[Decode]:
+        """What was asked of it, in order; the first is the warm-up's."""
+        return [
+            step for batch in self.backend.batches for step in batch if isinstance(step, Decode)
+        ]
+
+
+@pytest.fixture
+def model(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Model:
+    model = Model(tokenizer)
+    monkeypatch.setattr(assembly, "load_model", model.load)
+    return model
+
+
+@pytest.fixture
+def clip(home: Path) -> str:
+    """Three seconds of silence, in which the fake model hears a greeting."""
+    with wave.open(str(home / "clip.wav"), "wb") as stream:
+        stream.setparams((1, 2, 16_000, 0, "NONE", "not compressed"))
+        stream.writeframes(bytes(2 * 3 * 16_000))
+    return "clip.wav"
+
+
+# What comes out ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("model")
+def test_standard_output_has_the_transcript_and_nothing_else(run: Run, clip: str) -> None:
+    result = run("transcribe", clip)
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Hello.\n", "")
+
+
+@pytest.mark.usefixtures("model")
+def test_any_format_can_be_chosen(run: Run, clip: str) -> None:
+    documents = [run("transcribe", clip, "--format", name).stdout for name in ("json", "simple")]
+
+    whole, simple = map(json.loads, documents)
+    assert whole["segments"][0]["text"] == " Hello."
+    assert simple == {"text": "Hello."}
+
+
+@pytest.mark.usefixtures("model")
+def test_several_documents_are_one_a_line(run: Run, clip: str) -> None:
+    lines = run("transcribe", clip, clip, "-f", "simple").stdout.splitlines()
+
+    assert [json.loads(line) for line in lines] == [{"text": "Hello."}] * 2
+
+
+@pytest.mark.usefixtures("model")
+def test_a_folder_gets_a_file_for_each(run: Run, clip: str) -> None:
+    result = run("transcribe", clip, "-o", "out/")
+
+    assert result.stdout == ""
+    assert Path("out/clip.txt").read_text() == "Hello.\n"
+
+
+@pytest.mark.usefixtures("model")
+def test_nothing_is_left_where_the_command_was_used(run: Run, clip: str, home: Path) -> None:
+    run("transcribe", clip)
+
+    assert [path.name for path in home.iterdir()] == ["clip.wav"]
+
+
+# What reaches the model -------------------------------------------------------------------------
+
+
+def test_the_flags_reach_the_model(run: Run, clip: str, model: Model) -> None:
+    run("transcribe", clip, "--beam-size", "3", "--language", "ru", "--task", "translate")
+
+    assert model.steps[-1].search.beam_size == 3
+    asked = sot_sequence(model.backend.tokenizer, "ru", "translate")
+    assert model.steps[-1].prompt.tokens[: len(asked)] == asked
+
+
+def test_any_parameter_of_the_server_can_be_given(run: Run, clip: str, model: Model) -> None:
+    run("transcribe", clip, "-p", "beam_size=2", "-p", "patience=2")
+
+    assert (model.steps[-1].search.beam_size, model.steps[-1].search.patience) == (2, 2.0)
+
+
+@pytest.mark.usefixtures("model")
+def test_word_times_are_in_the_document(run: Run, clip: str) -> None:
+    shown = run("transcribe", clip, "--word-timestamps", "--format", "json").stdout
+
+    assert json.loads(shown)["segments"][0]["words"][0]["word"] == " Hello."
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["beam_size=0", "beam=2", "format=xml", "temperature=nan", "language=elvish", "patience=2"],
+)
+def test_a_wrong_parameter_is_refused_in_the_servers_words(run: Run, clip: str, given: str) -> None:
+    name, _, value = given.partition("=")
+    with pytest.raises(RequestError) as refused:
+        read_parameters(b"", [(name, value)])
+
+    arguments = ["-f", value] if name == "format" else ["--param", given]
+    result = run("transcribe", clip, *arguments)
+
+    assert (result.exit_code, result.stderr) == (2, f"{refused.value}\n")
+
+
+def test_all_faults_are_told_at_once(run: Run, clip: str) -> None:
+    result = run("transcribe", clip, "--beam-size", "0", "-p", "best_of=x")
+
+    assert re.fullmatch("beam_size '0': .*\nbest_of 'x': .*\n", result.stderr)
+
+
+def test_a_parameter_with_two_values_is_refused(run: Run, clip: str) -> None:
+    result = run("transcribe", clip, "--beam-size", "2", "--param", "beam_size=3")
+
+    assert result.exit_code == 2
+    assert "Give it once." in result.stderr
+
+
+def test_a_parameter_without_a_value_is_refused(run: Run, clip: str) -> None:
+    result = run("transcribe", clip, "--param", "beam_size")
+
+    assert (result.exit_code, result.stderr) == (2, "--param beam_size: should be NAME=VALUE.\n")
+
+
+# Which model ------------------------------------------------------------------------------------
+
+
+def test_the_model_is_the_settings_and_its_fallback_too(run: Run, clip: str, model: Model) -> None:
+    run("transcribe", clip)
+
+    assert model.settings is not None
+    assert (model.settings.default_model, model.settings.fallback_model) == ("turbo", "base")
+
+
+def test_a_machine_without_a_gpu_is_not_told_so_at_every_use(
+    run: Run, clip: str, model: Model
+) -> None:
+    run("transcribe", clip)
+
+    assert model.settings is not None
+    assert model.settings.model_device == "auto"
+
+
+def test_the_servers_limit_of_requests_does_not_keep_files_out(
+    run: Run, clip: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_WAITING_REQUESTS", "1")
+
+    run("transcribe", clip)
+
+    assert model.settings is not None
+    assert model.settings.max_waiting_requests == NUM_AT_ONCE
+
+
+def test_a_model_that_is_named_has_no_substitute(run: Run, clip: str, model: Model) -> None:
+    run("transcribe", clip, "--model", "small")
+
+    assert model.settings is not None
+    assert (model.settings.default_model, model.settings.fallback_model) == ("small", "")
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(
+    run: Run, clip: str, model: Model
+) -> None:
+    model.error = ModelUnavailable("The model 'small' is not here. Download it.")
+
+    result = run("transcribe", clip, "--model", "small")
+
+    assert result.exit_code == 78
+    assert result.stdout == ""
+    assert result.stderr == (
+        "The model could not be loaded: The model 'small' is not here. Download it.\n"
+    )
+
+
+# How the command ends ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("model")
+def test_a_file_without_sound_fails_alone(run: Run, clip: str) -> None:
+    Path("notes.txt").write_text("Not a recording.")
+
+    result = run("transcribe", "notes.txt", clip)
+
+    assert (result.exit_code, result.stdout) == (1, "Hello.\n")
+    assert re.fullmatch(r"notes\.txt: No audio could be read.*\n", result.stderr)
+
+
+@pytest.mark.parametrize("file", ["missing.wav", "."])
+def test_what_is_no_file_is_refused_before_any_work(
+    run: Run, clip: str, model: Model, file: str
+) -> None:
+    result = run("transcribe", clip, file)
+
+    assert result.exit_code == 2
+    assert file in result.stderr
+    assert model.settings is None
+
+
+def test_an_interrupt_ends_it_while_the_model_is_on_its_way(clip: str) -> None:
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "vocabulary.json": b"[0]"}
+    with FakeHub() as hub:
+        hub.publish("someone/whisper", {**files, "model.bin": b"weights"})
+        hub.gate.clear()
+        environment = {
+            "DEFAULT_MODEL": "someone/whisper",
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HUB_OFFLINE": "false",
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "simple_asr", "transcribe", clip],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as command:
+            assert hub.is_asked_for_weights.wait(WAIT)
+            command.send_signal(signal.SIGINT)
+            output, errors = command.communicate(timeout=WAIT)
+
+    assert (command.returncode, output, errors) == (130, b"", b"")
+
+
+# With real weights ------------------------------------------------------------------------------
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("base_model")
+def test_real_speech_becomes_its_words(models_root: Path, speech: list[Clip]) -> None:
+    [clip] = [clip for clip in speech if clip.path.stem == "quick_brown_fox"]
+    environment = {"MODEL_DOWNLOAD_ROOT": str(models_root), "DEFAULT_MODEL": "base"}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "simple_asr", "transcribe", clip.path],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{clip.text}\n", "")

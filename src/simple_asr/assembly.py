@@ -9,6 +9,7 @@ from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.models import DownloadProgress, ModelStore
+from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
@@ -42,7 +43,7 @@ def build_transcriber(
         decoder,
         lambda: load_model(settings, on_download),
         model_name=settings.default_model,
-        speedup=settings.audio_speedup,
+        shortcuts=Shortcuts(settings.audio_speedup, settings.audio_context == "auto"),
         max_batch_size=settings.max_batch_size,
         max_requests=settings.max_waiting_requests,
     )
@@ -89,7 +90,7 @@ def choose_device(settings: Settings) -> str:
     """
     if settings.model_device == "cpu":
         return "cpu"
-    if num_gpus() > 0:
+    if _num_usable_gpus() > 0:
         return "cuda"
     if settings.require_gpu:
         raise ConfigurationError(
@@ -102,6 +103,14 @@ def choose_device(settings: Settings) -> str:
             "Set MODEL_DEVICE=cpu to say so, or REQUIRE_GPU=true to refuse."
         )
     return "cpu"
+
+
+def _num_usable_gpus() -> int:
+    try:
+        return num_gpus()
+    except RuntimeError as error:  # a driver that is too old, or gone
+        logger.warning("The GPU driver cannot be asked: %s", error)
+        return 0
 
 
 def _load(

@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         description="Number format of the model: `auto` (int8 on CPU, float16 on GPU), `int8`, "
         "`int8_float16`, `int8_float32`, `float16`, `bfloat16`, `float32`.",
     )
+    audio_context: Annotated[Literal["full", "auto"], BeforeValidator(_lower)] = Field(
+        "full",
+        description="`full`: the model hears 30 s at a time, as openai-whisper does; `auto`: short "
+        "windows in a context of their own length. A request's `audio_context` wins.",
+    )
     cpu_threads: int = Field(
         0, ge=0, le=1024, description="Threads the model uses on a CPU. 0: one per core."
     )

@@ -49,6 +49,8 @@ def test_without_parameters_the_defaults_are_whispers() -> None:
         ("max_initial_timestamp", "0", 0.0),
         ("max_initial_timestamp", "null", None),
         ("length_penalty", "0.6", 0.6),
+        ("fp16", "", None),
+        ("verbose", "null", None),
     ],
 )
 def test_a_parameter_is_understood(name: str, text: object, value: object) -> None:
@@ -73,6 +75,10 @@ def test_a_parameter_is_understood(name: str, text: object, value: object) -> No
         ("beam_size", 0),
         ("beam_size", 1000),
         ("beam_size", 2.5),
+        ("beam_size", True),
+        ("suppress_tokens", [True]),
+        ("length_penalty", False),
+        ("temperature", "1e-40"),
         ("best_of", "-1"),
         ("length_penalty", 1.5),
         ("compression_ratio_threshold", "1e999"),

@@ -74,6 +74,8 @@ def kind(schema: dict[str, Any]) -> str:
     """A JSON schema in words, with its range."""
     if "anyOf" in schema:
         return kind(schema["anyOf"][0])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -53,6 +53,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "fp16": ("true", True),
     "verbose": ("true", True),
     "speedup": ("1.5", 1.5),
+    "audio_context": ("auto", "auto"),
+    "chunking_strategy": ("auto", "auto"),
 }
 
 
@@ -233,7 +235,7 @@ def test_an_answer_names_the_value_and_what_is_allowed() -> None:
     with pytest.raises(InvalidParameter) as caught:
         read_parameters(b"beam_size=99")
 
-    assert caught.value.detail == "beam_size '99': should be less than or equal to 32."
+    assert caught.value.detail == "beam_size '99': should be less than or equal to 16."
 
 
 def test_an_answer_shows_a_long_or_unprintable_value_in_short_and_escaped() -> None:

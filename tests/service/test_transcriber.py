@@ -13,6 +13,7 @@ import pytest
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded
 from simple_asr.errors import ModelNotReady, ModelUnavailable, Overloaded, UnreadableMedia
@@ -57,7 +58,7 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
             DecoderPool(1, DecodeLimits(), spool),
             load,
             model_name="turbo",
-            speedup=1.25,
+            shortcuts=Shortcuts(speedup=1.25),
             max_batch_size=4,
             max_requests=max_requests,
         )
@@ -84,6 +85,18 @@ def test_a_file_becomes_a_transcript(transcriber: LocalTranscriber, media: Path)
     assert transcript.text == " Hello."
     assert transcript.duration == 2.0
     assert transcript.model == "fake"
+
+
+def test_where_nobody_speaks_chunks_leave_nothing_to_recognise(
+    transcriber: LocalTranscriber, backend: FakeBackend, media: Path
+) -> None:
+    options = TranscribeOptions(language="en", chunking_strategy="auto")
+    num_calls = len(backend.batches)
+
+    transcript = asyncio.run(transcriber.transcribe(media, options))
+
+    assert transcript.text == ""
+    assert len(backend.batches) == num_calls
 
 
 def test_events_come_in_order_and_end_with_done(transcriber: LocalTranscriber, media: Path) -> None:
@@ -191,7 +204,7 @@ def test_a_model_that_cannot_be_had_is_a_failed_state_and_no_crash(
     state = transcriber.wait_until_loaded()
 
     assert (state.status, state.reason) == ("failed", "There is no such model.")
-    with pytest.raises(ModelNotReady, match="no such model"):
+    with pytest.raises(ModelNotReady, match="could not be loaded"):
         asyncio.run(transcriber.transcribe(media, ENGLISH))
 
 
@@ -215,7 +228,7 @@ def test_a_caller_who_leaves_while_the_file_is_decoded_leaves_nothing_open(
         decoder,
         lambda: LoadedModel([backend]),
         model_name="turbo",
-        speedup=1.25,
+        shortcuts=Shortcuts(speedup=1.25),
         max_batch_size=4,
         max_requests=8,
     )

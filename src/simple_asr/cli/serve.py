@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shlex
+import os
 import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,6 +14,7 @@ import typer
 from simple_asr.assembly import build_transcriber
 from simple_asr.cli.progress import download_log
 from simple_asr.cli.rocm import tell_rocm
+from simple_asr.errors import ModelUnavailable
 from simple_asr.server import run
 from simple_asr.server.app import create_app
 from simple_asr.service.keys import KeyStore
@@ -44,17 +45,25 @@ def serve(
     _take_signals()
     key_store = _open_key_store(settings)
     transcriber = build_transcriber(settings, download_log())
-    transcriber.start()
     try:
-        run.serve(create_app(settings, transcriber, key_store), settings)
+        with suppress(SystemExit):  # how a signal ends it
+            transcriber.start(on_failure=_stop)
+            run.serve(create_app(settings, transcriber, key_store), settings)
     finally:
         transcriber.close()
+    if transcriber.model_state.status == "failed":
+        raise ModelUnavailable(transcriber.model_state.reason)
 
 
 def _settings(host: str | None, port: int | None) -> Settings:
     given = {"host": host, "port": port}
     settings = load_settings()
     return settings.model_copy(update={name: value for name, value in given.items() if value})
+
+
+def _stop() -> None:
+    """Ends this process as an operator would: a server without a model is of no use."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _take_signals() -> None:
@@ -80,19 +89,9 @@ def _open_key_store(settings: Settings) -> KeyStore:
 
 
 def _show_new_key(key: str, settings: Settings) -> None:
-    """This once, and on a screen only: what is no screen may be a log file."""
-    file = settings.keys_file
-    if sys.stdout.isatty():
-        typer.echo(f"\nA new API key, which is kept in {file}:\n\n  {key}\n")
-        shown = key
-    else:
-        typer.echo(f"A new API key is in {file}.")
-        shown = _command_that_reads(file)
-    typer.echo(f"To transcribe a file:\n\n  {_curl(shown, settings)}\n")
-
-
-def _command_that_reads(file: Path) -> str:
-    return f"$(tail -n 1 {shlex.quote(str(file))})"
+    """This once, on standard output; the log, on standard error, never has it."""
+    typer.echo(f"\nA new API key, which is kept in {settings.keys_file}:\n\n  {key}\n")
+    typer.echo(f"To transcribe a file:\n\n  {_curl(key, settings)}\n")
 
 
 def _curl(key: str, settings: Settings) -> str:

@@ -20,8 +20,11 @@ APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
 # Whisper's text context is 448 tokens, half of it for what it writes.
 MAX_SAMPLE_LEN = 224
-# More beams or samples than this only burn memory: quality is flat past 10 (openai/whisper, CLI 5).
-MAX_HYPOTHESES = 32
+# More only burns time and memory of everybody: Whisper's command line takes 5 of each, patience 1.
+MAX_HYPOTHESES = 16
+MAX_PATIENCE = 4
+# Below this the logits overflow when they are divided by it.
+LEAST_TEMPERATURE = 0.01
 MAX_LIST_ITEMS = 1000
 MAX_PROMPT_CHARACTERS = 10_000
 # Eleven days: longer than any audio, and short of where hundredths of a second overflow.
@@ -60,21 +63,31 @@ def _single_item_list(value: Any) -> Any:
     return value
 
 
+def _no_boolean(value: Any) -> Any:
+    """Pydantic reads true as 1; who sends it for a number has mixed up two parameters."""
+    if isinstance(value, bool):
+        raise ValueError("is true or false where a number is wanted")
+    return value
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Threshold = Annotated[Finite | None, BeforeValidator(_null_from_text)]
-OptionalCount = Annotated[int | None, BeforeValidator(_null_from_text)]
+Threshold = Annotated[Finite | None, BeforeValidator(_no_boolean), BeforeValidator(_null_from_text)]
+OptionalCount = Annotated[
+    int | None, BeforeValidator(_no_boolean), BeforeValidator(_null_from_text)
+]
 Numbers = Annotated[
-    tuple[Finite, ...],
+    tuple[Annotated[Finite, BeforeValidator(_no_boolean)], ...],
+    Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
-    Field(max_length=MAX_LIST_ITEMS),
 ]
 TokenIds = Annotated[
-    tuple[int, ...],
+    tuple[Annotated[int, BeforeValidator(_no_boolean)], ...],
+    Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
-    Field(max_length=MAX_LIST_ITEMS),
 ]
+OptionalFlag = Annotated[bool | None, BeforeValidator(_null_from_text)]
 
 
 # Who sets one of these wants Whisper's ladder to the letter.
@@ -127,7 +140,7 @@ class TranscribeOptions(BaseModel):
     patience: Threshold = Field(
         None,
         gt=0,
-        le=10,
+        le=MAX_PATIENCE,
         description="Beam search goes on until `beam_size × patience` hypotheses are finished. "
         "Needs `beam_size`. Absent: 1.",
         examples=[1.0],
@@ -239,23 +252,40 @@ class TranscribeOptions(BaseModel):
         "`best`.",
         examples=["last"],
     )
-    fp16: bool | None = Field(
+    fp16: OptionalFlag = Field(
         None,
         description="Accepted for compatibility. The number format is chosen when the model is "
         "loaded (`COMPUTE_TYPE`); a warning says so.",
     )
-    verbose: bool | None = Field(
+    verbose: OptionalFlag = Field(
         None,
         description="Accepted for compatibility. It prints to a console in openai-whisper and has "
         "no effect here.",
     )
-    speedup: Annotated[Finite | None, BeforeValidator(_null_from_text)] = Field(
+    speedup: Threshold = Field(
         None,
         ge=1,
         le=2,
         description="How much faster than recorded long audio is fed to the model, 1 to 2. Used "
         "only where it saves a window. Absent: the server's `AUDIO_SPEEDUP`.",
         examples=[1.25],
+    )
+
+    audio_context: Annotated[Literal["full", "auto"] | None, BeforeValidator(_null_from_text)] = (
+        Field(
+            None,
+            description="`full`: the model hears 30 s at a time, as openai-whisper does. `auto`: "
+            "short windows are heard in a context of their own length, about twice as fast, and "
+            "again in full where they fail a check. Absent: the server's `AUDIO_CONTEXT`.",
+            examples=["auto"],
+        )
+    )
+    chunking_strategy: Annotated[Literal["auto"] | None, BeforeValidator(_null_from_text)] = Field(
+        None,
+        description="`auto`: the recording is cut into chunks of speech at pauses, by voice "
+        "activity, and all of them are recognised side by side; silence is left out. Absent: one "
+        "window after the other, as Whisper does.",
+        examples=["auto"],
     )
 
     @field_validator("language")
@@ -276,6 +306,8 @@ class TranscribeOptions(BaseModel):
     def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(not 0 <= temperature <= 1 for temperature in value):
             raise ValueError("must lie between 0 and 1")
+        if any(0 < temperature < LEAST_TEMPERATURE for temperature in value):
+            raise ValueError(f"must be 0 or at least {LEAST_TEMPERATURE}")
         return value
 
     @field_validator("clip_timestamps")

@@ -163,14 +163,13 @@ _HEALTH: JsonSchema = {
         "model_loaded": {"type": "boolean"},
         "model_name": {"type": "string", "description": "The model that is served."},
         "requested_model": {"type": "string", "description": "Where another one is served."},
-        "reason": {"type": "string", "description": "Why it is not healthy."},
     },
 }
 
 _STATUS: JsonSchema = {
     "type": "object",
     "required": ["status"],
-    "properties": {"status": {"type": "string"}, "reason": {"type": "string"}},
+    "properties": {"status": {"type": "string"}},
 }
 
 HEALTH_RESPONSES: Responses = {
@@ -182,7 +181,7 @@ HEALTH_RESPONSES: Responses = {
     503: _json_response(
         "The model is loading, or failed to load.",
         _HEALTH,
-        {"status": "loading", "model_loaded": False, "model_name": "turbo", "reason": "…"},
+        {"status": "loading", "model_loaded": False, "model_name": "turbo"},
     ),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from simple_asr.audio.features import LogMel, Samples
+from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.engine import Engine, warm_up
 from simple_asr.engine.options import TranscribeOptions
@@ -42,6 +43,14 @@ class ModelState:
     def is_degraded(self) -> bool:
         """Another model than the one asked for is served."""
         return self.status == "ready" and self.served != self.requested
+
+
+# Reasons name folders and hosts, and are for the log.
+_NOT_READY = {
+    "loading": "The model is being loaded. Send the request again shortly.",
+    "ready": "The model is about to be ready. Send the request again shortly.",
+    "failed": "The model could not be loaded; the server's log has the reason. Tell the operator.",
+}
 
 
 class Transcriber(Protocol):
@@ -102,17 +111,19 @@ class LocalTranscriber:
         load: Callable[[], LoadedModel],
         *,
         model_name: str,
-        speedup: float,
+        shortcuts: Shortcuts,
         max_batch_size: int,
         max_requests: int,
     ) -> None:
-        """`load` is called once by `start`; `speedup` counts where a request names none."""
+        """`load` is called once by `start`; `shortcuts` count where a request names none."""
         self._decoder = decoder
         self._load = load
-        self._speedup = speedup
+        self._shortcuts_by_default = shortcuts
+        self._speech = SpeechDetector()
         self._max_batch_size = max_batch_size
         self._max_requests = max_requests
         self._state = ModelState("loading", model_name, model_name, "The model is being loaded.")
+        self._on_failure: Callable[[], None] = lambda: None
         self._engine: Engine | None = None
         self._model: Backend | None = None
         self._loader = threading.Thread(target=self._load_model, name="asr-loader", daemon=True)
@@ -128,8 +139,9 @@ class LocalTranscriber:
         """Requests the engine works on."""
         return 0 if self._engine is None else self._engine.num_requests
 
-    def start(self) -> None:
-        """Begins to load the model and returns at once."""
+    def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
+        """Begins to load the model and returns at once. `on_failure` is called by the loader."""
+        self._on_failure = on_failure
         self._loader.start()
 
     def wait_until_loaded(self) -> ModelState:
@@ -158,12 +170,16 @@ class LocalTranscriber:
         with await self._decode(media) as recording:
             log_mel = LogMel(recording, model.info.n_mels)
             await loop.run_in_executor(self._threads, log_mel.peak)
+            speech = None
+            if options.chunking_strategy == "auto":
+                speech = await loop.run_in_executor(self._threads, self._find_chunks, recording)
             request = Request(
                 options,
                 log_mel,
                 model.info,
                 model.tokenizer,
-                shortcuts=Shortcuts(speedup=options.speedup or self._speedup),
+                shortcuts=self._shortcuts(options),
+                chunks=speech,
                 warnings=(*recording.warnings, *options.without_effect()),
             )
             events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
@@ -182,6 +198,16 @@ class LocalTranscriber:
                         return
             finally:
                 engine.cancel(request)
+
+    def _find_chunks(self, recording: Samples) -> list[Span]:
+        return chunks(self._speech.spans(recording))
+
+    def _shortcuts(self, options: TranscribeOptions) -> Shortcuts:
+        """The request's, and the server's where it names none."""
+        reduces = self._shortcuts_by_default.reduces_context
+        if options.audio_context is not None:
+            reduces = options.audio_context == "auto"
+        return Shortcuts(options.speedup or self._shortcuts_by_default.speedup, reduces)
 
     async def _decode(self, media: Path) -> DecodedAudio:
         """Decodes in a thread; a caller who leaves meanwhile stops it and leaves nothing open."""
@@ -202,10 +228,7 @@ class LocalTranscriber:
     def _ready(self) -> tuple[Engine, Backend]:
         engine, model = self._engine, self._model
         if engine is None or model is None:
-            raise ModelNotReady(
-                f"The model {self._state.requested!r} is not ready: {self._state.reason}",
-                retry_after=5,
-            )
+            raise ModelNotReady(_NOT_READY[self._state.status], retry_after=5)
         return engine, model
 
     def _load_model(self) -> None:
@@ -216,12 +239,10 @@ class LocalTranscriber:
                 warm_up(backend)
         except AsrError as error:
             logger.error("The model could not be loaded: %s", error.detail)
-            self._state = replace(self._state, status="failed", reason=error.detail)
+            self._fail(error.detail)
         except Exception as error:
             logger.exception("The model could not be loaded")
-            self._state = replace(
-                self._state, status="failed", reason=f"Loading failed: {type(error).__name__}."
-            )
+            self._fail(f"The model could not be loaded: {type(error).__name__}: {error}")
         else:
             self._open(loaded)
             logger.info(
@@ -231,6 +252,10 @@ class LocalTranscriber:
                 loaded.backends[0].info.compute_type,
                 time.monotonic() - started,
             )
+
+    def _fail(self, reason: str) -> None:
+        self._state = replace(self._state, status="failed", reason=reason)
+        self._on_failure()
 
     def _open(self, loaded: LoadedModel) -> None:
         self._model = loaded.backends[0]

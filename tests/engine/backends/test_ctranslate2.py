@@ -23,11 +23,14 @@ from simple_asr.engine.tokens import MAX_PROMPT_TOKENS, N_TEXT_CONTEXT, build_pr
 from simple_asr.engine.window import Decode, Decoded, Window, WindowAudio
 from simple_asr.errors import ModelUnavailable
 from simple_asr.transcript.model import Transcript
-from tests.support import Caller, Clip
+from tests.support import Caller, Clip, Silence
 
 pytestmark = pytest.mark.weights
 
 Hear = Callable[..., LogMel]
+
+SILENCE = np.full((80, N_FRAMES), -1.5, np.float32)
+"""A window's spectrogram at the floor."""
 
 
 @pytest.fixture(scope="module")
@@ -264,19 +267,31 @@ def test_a_window_with_a_full_prompt_ends_where_the_context_ends(
     assert len(full.tokens) + len(answer.hypotheses[0].tokens) == N_TEXT_CONTEXT + 1
 
 
+def test_a_beam_that_ends_at_once_ranks_last(backend: CTranslate2Backend) -> None:
+    all_text = range(backend.tokenizer.eot)
+    step = _first_step(backend, without_timestamps=True, beam_size=3, suppress_blank=False)
+    step = replace(step, search=replace(step.search, suppress_tokens=tuple(all_text)))
+    window = Window(None, WindowAudio(lambda: SILENCE, N_FRAMES), step)
+
+    (answer,) = decoded(backend, window)
+
+    scores = {hypothesis.tokens: hypothesis.sum_logprob for hypothesis in answer.hypotheses}
+    assert () in scores
+    assert scores[()] == min(scores.values())
+
+
 def test_silence_is_recognised_as_such(backend: CTranslate2Backend) -> None:
-    floor = np.full((80, N_FRAMES), -1.5, np.float32)
-    window = Window(None, WindowAudio(lambda: floor, N_FRAMES), _first_step(backend))
+    window = Window(None, WindowAudio(lambda: SILENCE, N_FRAMES), _first_step(backend))
 
     (answer,) = decoded(backend, window)
 
     assert answer.no_speech_prob > 0.3
 
 
-def _first_step(backend: CTranslate2Backend) -> Decode:
-    options = TranscribeOptions()
-    prompt = build_prompt(backend.tokenizer, options, "en", previous=())
-    return Decode(prompt, search_options(options, backend.tokenizer, 0.0))
+def _first_step(backend: CTranslate2Backend, **options: object) -> Decode:
+    step = decode_window(backend, LogMel(Silence(30), n_mels=80), "en", **options).step
+    assert isinstance(step, Decode)
+    return step
 
 
 def test_broken_weights_are_refused_with_advice(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from simple_asr.engine.window import (
 )
 from simple_asr.errors import ModelUnavailable
 
+_HOPELESS = -100.0
+"""A sum of log-probabilities below that of any text."""
+
 
 def library_version() -> str:
     return str(ctranslate2.__version__)
@@ -206,14 +209,22 @@ def _decoded(result: Any, step: Decode) -> Decoded:
     num_prefix = step.prompt.num_prefix_tokens
     return Decoded(
         hypotheses=tuple(
-            Hypothesis(
-                tuple(tokens[num_prefix:]),
-                float(score) * len(tokens) ** _score_exponent(step.search),
-            )
+            Hypothesis(tuple(tokens[num_prefix:]), _sum_logprob(score, len(tokens), step.search))
             for tokens, score in zip(result.sequences_ids, result.scores, strict=True)
         ),
         no_speech_prob=float(result.no_speech_prob),
     )
+
+
+def _sum_logprob(score: float, num_tokens: int, search: SearchOptions) -> float:
+    """The sum over the tokens, from a score that may be divided by their number.
+
+    Where a beam ends without a token, the sum is lost by a division by zero, on which
+    openai-whisper raises. Such a beam ranks last.
+    """
+    if not num_tokens and _score_exponent(search):
+        return _HOPELESS
+    return float(score) * num_tokens ** _score_exponent(search)
 
 
 def _aligned(result: Any) -> Aligned:

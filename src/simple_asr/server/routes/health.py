@@ -1,6 +1,7 @@
 """GET /health, /health/live, /health/ready: whether the server lives, and whether it can work.
 
-None needs a key, waits for anything, or touches the model.
+None needs a key, waits for anything, or touches the model. Why a model is not served, the log
+tells: reasons name folders and hosts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ async def health(services: TheServices) -> JSONResponse:
                 "status": state.status,
                 "model_loaded": False,
                 "model_name": state.served,
-                "reason": state.reason,
             }
         )
     return JSONResponse(_served(state))
@@ -41,7 +41,6 @@ def _served(state: ModelState) -> dict[str, object]:
         "model_loaded": True,
         "model_name": state.served,
         "requested_model": state.requested,
-        "reason": state.reason,
     }
 
 
@@ -58,7 +57,7 @@ async def ready(services: TheServices) -> JSONResponse:
     """200 once one real inference has succeeded; 503 before. Send requests elsewhere on 503."""
     state = services.transcriber.model_state
     if state.status != "ready":
-        return _unready({"status": state.status, "reason": state.reason})
+        return _unready({"status": state.status})
     return JSONResponse({"status": "ready"})
 
 

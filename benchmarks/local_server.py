@@ -1,0 +1,76 @@
+"""Starts this project's server on loopback for a benchmark, in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A server that is ready; `client` carries its address and key. `pid` is its main process."""
+
+    client: httpx.Client
+    pid: int
+
+
+@contextmanager
+def local_server(**settings: object) -> Iterator[LocalServer]:
+    """A ready server with `settings` (variables in capitals). Models are kept between runs."""
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        probe.close()
+        key = secrets.token_hex(32)
+        (Path(folder) / "keys.txt").write_text(key + "\n")
+        environment = {
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "KEYS_FILE": "keys.txt",
+            "SPOOL_DIR": "spool",
+            "MODEL_DOWNLOAD_ROOT": str(REPOSITORY / ".cache" / "models"),
+            "MODEL_DEVICE": "cpu",
+            "DEFAULT_MODEL": "base",
+            "LOG_LEVEL": "warning",
+            **{name: str(value) for name, value in settings.items()},
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "simple_asr", "serve"],
+            cwd=folder,
+            env={**os.environ, **environment},
+        )
+        client = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": key}, timeout=3600
+        )
+        try:
+            _wait_until_ready(client, process)
+            yield LocalServer(client, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError("the server did not become ready; its log is above")

@@ -208,6 +208,25 @@ def test_a_model_that_cannot_be_had_is_a_failed_state_and_no_crash(
         asyncio.run(transcriber.transcribe(media, ENGLISH))
 
 
+def test_a_failure_is_told_unless_the_transcriber_was_closed_meanwhile(build: Build) -> None:
+    may_load = threading.Event()
+    told: list[str] = []
+
+    def load() -> LoadedModel:
+        may_load.wait()
+        raise ModelUnavailable("There is no such model.")
+
+    staying, closed = build(load), build(load)
+    staying.start(on_failure=lambda: told.append("staying"))
+    closed.start(on_failure=lambda: told.append("closed"))
+    closed.close()
+    may_load.set()
+    staying.wait_until_loaded()
+    closed.wait_until_loaded()
+
+    assert told == ["staying"]
+
+
 def test_a_model_that_fails_its_first_inference_is_never_ready(
     build: Build, tokenizer: Tokenizer
 ) -> None:

@@ -150,7 +150,8 @@ class LocalTranscriber:
         return self._state
 
     def close(self) -> None:
-        """Fails what is in work and ends threads and child processes."""
+        """Fails what is in work and ends threads and child processes. Nobody is told any more."""
+        self._on_failure = lambda: None
         if self._engine is not None:
             self._engine.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

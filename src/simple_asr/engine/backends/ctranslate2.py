@@ -224,7 +224,7 @@ def _sum_logprob(score: float, num_tokens: int, search: SearchOptions) -> float:
     """
     if not num_tokens and _score_exponent(search):
         return _HOPELESS
-    return float(score) * num_tokens ** _score_exponent(search)
+    return float(score * num_tokens ** _score_exponent(search))
 
 
 def _aligned(result: Any) -> Aligned:

@@ -66,11 +66,15 @@ class Server:
         return output or ""
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def started(stdout: int = PIPE, **variables: str) -> Iterator[Server]:
     """A server in the current folder that listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "simple_asr", "serve", "--host", "127.0.0.1", "--port", str(port)],
         env={**os.environ, "MODEL_DEVICE": "cpu", **variables},
@@ -174,7 +178,7 @@ def test_the_first_start_shows_its_key_on_standard_output_whatever_that_is() -> 
 
 def test_without_model_and_fallback_it_refuses_to_start() -> None:
     refused = subprocess.run(
-        [sys.executable, "-m", "simple_asr", "serve", "--host", "127.0.0.1"],
+        [sys.executable, "-m", "simple_asr", "serve", "--port", str(free_port())],
         env={**os.environ, "FALLBACK_MODEL": "", "HF_HUB_OFFLINE": "true"},
         stderr=PIPE,
         text=True,

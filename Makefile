@@ -21,5 +21,5 @@ check: ## Run every check and test, as CI does
 test: setup ## Run the tests alone
 	.venv/bin/pytest $(ARGS)
 
-bench: setup ## Measure, with every script of benchmarks/
-	@for script in benchmarks/*.py; do .venv/bin/python "$$script" $(ARGS) || exit; done
+bench: setup ## Run one of benchmarks/: make bench NAME=accuracy ARGS=FOLDER
+	.venv/bin/python -m benchmarks.$(or $(NAME),accuracy) $(ARGS)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
 from simple_asr.engine.backends.base import Backend
-from simple_asr.engine.models import DownloadProgress, ModelStore
+from simple_asr.engine.models import ModelStore, OnDownload
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
@@ -16,8 +16,6 @@ from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-OnDownload = Callable[[DownloadProgress], None]
 
 
 def build_transcriber(

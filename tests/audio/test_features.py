@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simple_asr.audio.features import N_FRAMES, SAMPLE_RATE, LogMel, log10_mel, mel_filters
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.features import N_FRAMES, LogMel, log10_mel, mel_filters
 
 
 class Array:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simple_asr.audio.recording import SAMPLE_RATE, Recording
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.recording import Recording
 
 
 @pytest.fixture

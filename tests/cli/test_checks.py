@@ -26,6 +26,7 @@ from simple_asr.cli.checks import (
     check_port,
     check_processor,
 )
+from simple_asr.engine import tuning
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.errors import DecoderUnavailable
 from simple_asr.settings import Settings, load_settings
@@ -73,7 +74,7 @@ def processor(flags: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Find
     """What is found on an x86 processor with these flags."""
     cpu_info = folder / "cpuinfo"
     cpu_info.write_text(f"processor\t: 0\nflags\t\t: fpu sse2 {flags}\n")
-    monkeypatch.setattr(checks, "CPU_INFO", cpu_info)
+    monkeypatch.setattr(tuning, "CPU_INFO", cpu_info)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     return only(check_processor())
 

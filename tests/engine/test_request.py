@@ -12,7 +12,7 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import answer_batch
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import WHISPERS_OWN, Request
+from simple_asr.engine.request import NO_SHORTCUTS, Request
 from simple_asr.engine.seek_loop import Shortcuts, reduced_context, saves_a_window
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
@@ -57,7 +57,7 @@ class Run:
         answers: Sequence[Answer],
         *,
         seconds: float = 25.0,
-        shortcuts: Shortcuts = WHISPERS_OWN,
+        shortcuts: Shortcuts = NO_SHORTCUTS,
         chunks: Sequence[Span] | None = None,
         is_multilingual: bool = True,
         **options: object,

@@ -26,10 +26,10 @@ from io import FileIO
 from pathlib import Path
 from typing import IO
 
+from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.decoder_protocol import (
     MAX_LINE_BYTES,
     REQUEST,
-    SAMPLE_RATE,
     Answer,
     DecodeLimits,
     Done,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-SAMPLE_RATE = 16_000
+from simple_asr.audio import SAMPLE_RATE
+
 BYTES_PER_SAMPLE = 2
 
 REQUEST = b"\n"

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
+from simple_asr.audio import SAMPLE_RATE
+
 N_FFT = 400
 HOP_LENGTH = 160
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
@@ -99,13 +100,16 @@ class LogMel:
         return normalised
 
     def _block(self, start: int, num_frames: int, hop_length: int) -> NDArray[np.float32]:
+        """Frames from sample `start` on, not normalised, shape (n_mels, num_frames)."""
         key = (start, num_frames, hop_length)
-        if self._last_block is None or self._last_block[0] != key:
+        # A local name: another thread may be after another block of the same recording.
+        block = self._last_block
+        if block is None or block[0] != key:
             padded = self._read_reflected(
                 start - N_FFT // 2, start + (num_frames - 1) * hop_length + N_FFT // 2
             )
-            self._last_block = (key, log10_mel(padded, self._n_mels, hop_length))
-        return self._last_block[1]
+            self._last_block = block = (key, log10_mel(padded, self._n_mels, hop_length))
+        return block[1]
 
     def _read_reflected(self, start: int, stop: int) -> NDArray[np.float32]:
         """Samples with the beginning mirrored, as `torch.stft(center=True)` pads it."""

@@ -21,7 +21,8 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
 
-from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE, SAMPLE_RATE, DecodeLimits
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE, DecodeLimits
 from simple_asr.errors import (
     EmptyMedia,
     MediaError,

@@ -12,7 +12,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE, SAMPLE_RATE
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE
 
 __all__ = ["SAMPLE_RATE", "Recording"]
 

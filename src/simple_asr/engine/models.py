@@ -59,6 +59,10 @@ class DownloadProgress:
     bytes_total: int
 
 
+OnDownload = Callable[[DownloadProgress], None]
+"""Told, from the thread that fetches, each time a part of a file has arrived."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownModel:
     """One line of a listing. `num_bytes` is on disk if local, else of the weights (0: unknown)."""
@@ -119,9 +123,7 @@ class ModelStore:
         self._hub = None if offline else Hub(endpoint, token)
         self._logger = logger or logging.getLogger("simple_asr.models")
 
-    def resolve(
-        self, name: str, progress: Callable[[DownloadProgress], None] | None = None
-    ) -> ModelFiles:
+    def resolve(self, name: str, progress: OnDownload | None = None) -> ModelFiles:
         """The files of a model given as a name, an alias, `owner/name` on the hub, or a folder.
 
         Raises ModelUnavailable saying where it was looked for and what to do, StorageFull.
@@ -206,9 +208,7 @@ class ModelStore:
 
     # From the installed packages, or the hub ----------------------------------------------------
 
-    def _obtain(
-        self, model: PublishedModel, progress: Callable[[DownloadProgress], None]
-    ) -> ModelFiles:
+    def _obtain(self, model: PublishedModel, progress: OnDownload) -> ModelFiles:
         source = self._source(model)
         with self._storage_faults(model), self._lock(model):
             if local := self._local(model):
@@ -254,7 +254,7 @@ class ModelStore:
         self,
         model: PublishedModel,
         source: Source,
-        progress: Callable[[DownloadProgress], None],
+        progress: OnDownload,
     ) -> Path:
         """A complete and checked folder beside the final one, on the same file system."""
         expected = {**source.sha256, **model.sha256}
@@ -362,9 +362,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     }
 
 
-def _fetch(
-    source: Source, file: str, path: Path, progress: Callable[[DownloadProgress], None]
-) -> None:
+def _fetch(source: Source, file: str, path: Path, progress: OnDownload) -> None:
     num_bytes = source.sizes[file]
     source.fetch(file, path, lambda done: progress(DownloadProgress(file, done, num_bytes)))
     # Said here as well: of a file that an earlier try completed, the source says nothing.

@@ -270,7 +270,6 @@ class TranscribeOptions(BaseModel):
         "only where it saves a window. Absent: the server's `AUDIO_SPEEDUP`.",
         examples=[1.25],
     )
-
     audio_context: Annotated[Literal["full", "auto"] | None, BeforeValidator(_null_from_text)] = (
         Field(
             None,

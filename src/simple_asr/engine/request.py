@@ -22,7 +22,7 @@ from simple_asr.transcript.model import Segment, Transcript
 # A language this probable in the first window is not asked for again; see `_detection_audio`.
 _SURE_LANGUAGE = 0.5
 
-WHISPERS_OWN = Shortcuts()
+NO_SHORTCUTS = Shortcuts()
 
 
 class Request:
@@ -35,7 +35,7 @@ class Request:
         info: ModelInfo,
         tokenizer: Tokenizer,
         *,
-        shortcuts: Shortcuts = WHISPERS_OWN,
+        shortcuts: Shortcuts = NO_SHORTCUTS,
         chunks: Sequence[Span] | None = None,
         warnings: Sequence[str] = (),
     ) -> None:

@@ -16,6 +16,8 @@ _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
+CPU_INFO = Path("/proc/cpuinfo")
+
 _LARGEST_INT = 2**31 - 1
 _TOP_PAD_BYTES = 64 * 2**20
 
@@ -71,7 +73,7 @@ def _choose_instructions() -> str:
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of this processor, by Linux' names; empty where they cannot be told."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPU_INFO.read_text().splitlines()
     except OSError:
         return frozenset()
     flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))

@@ -8,7 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.options import (
+    APPEND_PUNCTUATIONS,
+    PREPEND_PUNCTUATIONS,
+    TranscribeOptions,
+)
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Aligned
 from simple_asr.transcript.model import Segment, Word
@@ -195,7 +199,7 @@ def _agree_on_times(segment: Segment, words: list[Word], median: float) -> Segme
 
 # Hallucinations ----------------------------------------------------------------------------------
 
-_PUNCTUATION = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
+_PUNCTUATION = PREPEND_PUNCTUATIONS + APPEND_PUNCTUATIONS
 
 
 def word_anomaly_score(word: Word) -> float:

@@ -1,6 +1,6 @@
 """What holds for every request and answer: ids, header limits, standing headers, the log line.
 
-Pure ASGI, in the order of MIDDLEWARE in `app.py`, outermost first.
+Pure ASGI, in the order in which `create_app` lists it, outermost first.
 """
 
 from __future__ import annotations

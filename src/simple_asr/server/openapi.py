@@ -83,7 +83,8 @@ def _request_body() -> JsonSchema:
             "audio_file": {
                 "type": "string",
                 "format": "binary",
-                "description": "The file: any audio or video format FFmpeg reads.",
+                "description": "The file: WAV, MP3, FLAC, M4A, OGG, MP4, AVI, MKV or another "
+                "common format.",
             },
             PARAMS_FIELD: {
                 "type": "string",

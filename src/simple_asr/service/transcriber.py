@@ -64,7 +64,7 @@ class Transcriber(Protocol):
     def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         """Progress and segments as they come, then Done. Closing the iterator cancels the work.
 
-        Raises MediaError, InvalidParameter, Overloaded, ModelNotReady, EngineFailed.
+        Raises MediaError, InvalidParameter, Unavailable, StorageFull, EngineFailed.
         """
         ...
 

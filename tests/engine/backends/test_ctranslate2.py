@@ -18,7 +18,7 @@ from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
 from simple_asr.engine.engine import Engine, answer_batch
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
-from simple_asr.engine.seek_loop import search_options
+from simple_asr.engine.seek_loop import search_options, token_limit
 from simple_asr.engine.tokens import MAX_PROMPT_TOKENS, N_TEXT_CONTEXT, build_prompt
 from simple_asr.engine.window import Decode, Decoded, Window, WindowAudio
 from simple_asr.errors import ModelUnavailable
@@ -65,9 +65,14 @@ def decode_window(
 ) -> Window:
     chosen = TranscribeOptions.model_validate(options)
     prompt = build_prompt(backend.tokenizer, chosen, language, previous=())
-    search = search_options(chosen, backend.tokenizer, chosen.temperature[0])
     frames = min(N_FRAMES, log_mel.content_frames)
     audio = WindowAudio(lambda: log_mel.window(0, frames), frames)
+    search = search_options(
+        chosen,
+        backend.tokenizer,
+        chosen.temperature[0],
+        max_new_tokens=token_limit(audio, chosen.sample_len),
+    )
     return Window(None, audio, Decode(prompt, search))
 
 

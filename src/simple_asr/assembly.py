@@ -44,6 +44,7 @@ def build_transcriber(
         shortcuts=Shortcuts(settings.audio_speedup, settings.audio_context == "auto"),
         max_batch_size=settings.max_batch_size,
         max_requests=settings.max_waiting_requests,
+        num_decoders=settings.decoder_processes,
     )
 
 

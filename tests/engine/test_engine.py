@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from simple_asr.audio.features import LogMel
 from simple_asr.engine.backends.fake import FakeBackend
@@ -52,7 +54,6 @@ def test_a_request_ends_with_its_transcript(engine: Engine, backend: FakeBackend
 
     assert caller.transcript().text == " Hello."
     assert [type(event) for event in caller.events] == [Progress, SegmentDone, Progress, Done]
-    assert engine.num_requests == 0
 
 
 def test_requests_that_wait_share_the_next_call(engine: Engine, backend: FakeBackend) -> None:
@@ -94,17 +95,77 @@ def test_options_that_cannot_share_a_call_do_not(engine: Engine, backend: FakeBa
     assert [len(batch) for batch in backend.batches] == [1, 1, 1]
 
 
-def test_one_request_too_many_is_refused_at_once(tokenizer: Tokenizer) -> None:
-    backend = FakeBackend(tokenizer)
-    engine = Engine([backend], max_batch_size=4, max_requests=1)
-    hold(engine, backend)
+def test_one_caller_too_many_is_refused_at_once(tokenizer: Tokenizer) -> None:
+    engine = Engine([FakeBackend(tokenizer)], max_batch_size=4, max_requests=1)
 
-    with pytest.raises(Overloaded) as refusal:
-        engine.submit(request(backend), Caller())
+    with engine.admission():
+        with pytest.raises(Overloaded) as refusal, engine.admission():
+            pass
+        assert engine.num_admitted == 1
 
     assert refusal.value.retry_after
-    assert engine.num_requests == 1
+    with engine.admission():
+        pass
+    engine.close()
+
+
+class Broken(Silence):
+    """A recording that was closed while the model wanted to hear it."""
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        raise ValueError("I/O operation on closed file")
+
+
+def test_a_window_that_cannot_be_heard_costs_nobody_else_the_answer(
+    engine: Engine, backend: FakeBackend
+) -> None:
+    first = hold(engine, backend)
+    gone, broken, sound = Caller(), Caller(), Caller()
+    options = TranscribeOptions(language="en")
+    leaving, failing = (
+        Request(options, LogMel(Broken(2.0), 80), backend.info, backend.tokenizer) for _ in range(2)
+    )
+    engine.submit(leaving, gone)
+    engine.submit(failing, broken)
+    engine.submit(request(backend), sound)
+    engine.cancel(leaving)
+
     backend.gate.set()
+
+    first.transcript()
+    assert sound.transcript().text == " Hello."
+    with pytest.raises(EngineFailed):
+        broken.transcript()
+    assert gone.ends.empty()
+
+
+def test_a_listener_that_fails_does_not_end_the_worker(
+    engine: Engine, backend: FakeBackend
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    engine.submit(request(backend), fail)
+    caller = Caller()
+    engine.submit(request(backend), caller)
+
+    assert caller.transcript().text == " Hello."
+
+
+def test_replicas_share_the_requests(tokenizer: Tokenizer) -> None:
+    backends = [FakeBackend(tokenizer) for _ in range(2)]
+    engine = Engine(backends, max_batch_size=1, max_requests=10)
+    for backend in backends:
+        backend.gate.clear()
+    callers = [Caller() for _ in range(2)]
+
+    for caller in callers:
+        engine.submit(request(backends[0]), caller)
+
+    assert all(backend.is_working.wait(WAIT) for backend in backends)
+    for backend in backends:
+        backend.gate.set()
+    assert [caller.transcript().text for caller in callers] == [" Hello."] * 2
     engine.close()
 
 

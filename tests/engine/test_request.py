@@ -25,6 +25,7 @@ from simple_asr.engine.window import (
     Hypothesis,
     Window,
 )
+from simple_asr.errors import InvalidParameter
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
 from tests.support import Silence
@@ -499,3 +500,15 @@ def test_progress_over_chunks_is_the_share_that_is_done(tokenizer: Tokenizer, sa
 
     fractions = [event.fraction for event in run.events if isinstance(event, Progress)]
     assert fractions == [0.0, 0.25, 1.0]
+
+
+def test_a_language_the_model_does_not_know_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InvalidParameter, match="does not know the language 'yue'"):
+        Run(tokenizer, [], language="cantonese")
+
+
+def test_clips_that_ask_for_the_same_audio_over_and_over_are_refused(
+    tokenizer: Tokenizer,
+) -> None:
+    with pytest.raises(InvalidParameter, match="at most 4 times"):
+        Run(tokenizer, [], seconds=60, clip_timestamps=[0, 60] * 5)

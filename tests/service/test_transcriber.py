@@ -16,7 +16,13 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded
-from simple_asr.errors import ModelNotReady, ModelUnavailable, Overloaded, UnreadableMedia
+from simple_asr.errors import (
+    InvalidParameter,
+    ModelNotReady,
+    ModelUnavailable,
+    Overloaded,
+    UnreadableMedia,
+)
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from tests.support import WAIT, Silence
@@ -61,6 +67,7 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
             shortcuts=Shortcuts(speedup=1.25),
             max_batch_size=4,
             max_requests=max_requests,
+            num_decoders=1,
         )
         made.append(transcriber)
         return transcriber
@@ -250,6 +257,7 @@ def test_a_caller_who_leaves_while_the_file_is_decoded_leaves_nothing_open(
         shortcuts=Shortcuts(speedup=1.25),
         max_batch_size=4,
         max_requests=8,
+        num_decoders=1,
     )
     transcriber.start()
     transcriber.wait_until_loaded()
@@ -299,3 +307,48 @@ class HeldRecording(Silence):
 
     def __exit__(self, *_: object) -> None:
         self.is_closed.set()
+
+
+def test_more_callers_than_allowed_are_refused_before_their_files_are_decoded(
+    backend: FakeBackend, media: Path
+) -> None:
+    decoder = HeldDecoder()
+    transcriber = LocalTranscriber(
+        decoder,
+        lambda: LoadedModel([backend]),
+        model_name="turbo",
+        shortcuts=Shortcuts(),
+        max_batch_size=4,
+        max_requests=1,
+        num_decoders=1,
+    )
+    transcriber.start()
+    transcriber.wait_until_loaded()
+
+    async def ask_twice() -> None:
+        first = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(decoder.is_working.wait)
+        with pytest.raises(Overloaded):
+            await transcriber.transcribe(media, ENGLISH)
+        decoder.gate.set()
+        await first
+
+    asyncio.run(ask_twice())
+
+    assert transcriber.num_requests == 0
+    transcriber.close()
+
+
+def test_a_request_that_is_refused_gives_its_place_back(
+    build: Build, backend: FakeBackend, media: Path
+) -> None:
+    transcriber = build(max_requests=1)
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    unknown_here = TranscribeOptions(language="yue")
+
+    for _ in range(3):
+        with pytest.raises(InvalidParameter, match="yue"):
+            asyncio.run(transcriber.transcribe(media, unknown_here))
+
+    assert asyncio.run(transcriber.transcribe(media, ENGLISH)).text == " Hello."

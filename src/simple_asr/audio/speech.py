@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +62,12 @@ class SpeechDetector:
     waited for each other for ever at exit.
     """
 
-    @cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
+    def __init__(self) -> None:
+        """Loads the model. Raises ConfigurationError when its file is missing or altered."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
-        return onnxruntime.InferenceSession(
+        self._session = onnxruntime.InferenceSession(
             _weights(), sess_options=options, providers=["CPUExecutionProvider"]
         )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,7 @@ class Engine:
         """Starts one thread for each of `backends`, which then belongs to it."""
         self._scheduler = Scheduler(max_batch_size)
         self._max_requests = max_requests
+        self._num_admitted = 0
         self._listeners: dict[Request, Listener] = {}
         self._is_closing = False
         self._lock = threading.Lock()
@@ -63,24 +65,40 @@ class Engine:
             thread.start()
 
     @property
-    def num_requests(self) -> int:
-        """Requests admitted and not finished."""
+    def num_admitted(self) -> int:
+        """Callers between admission and the end of their work."""
         with self._lock:
-            return len(self._listeners)
+            return self._num_admitted
 
-    def submit(self, request: Request, listener: Listener) -> None:
-        """Admits a request, or raises Overloaded or ShuttingDown at once with nothing queued."""
-        with self._work:
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """A place among `max_requests`, taken before any work is done for a caller.
+
+        Raises Overloaded or ShuttingDown at once, with nothing queued.
+        """
+        with self._lock:
             if self._is_closing:
                 raise ShuttingDown("The server is shutting down. Send the request again shortly.")
-            if len(self._listeners) >= self._max_requests:
+            if self._num_admitted >= self._max_requests:
                 raise Overloaded(
                     f"{self._max_requests} requests are being worked on, which is this server's "
                     "limit. Send the request again later.",
                     retry_after=5,
                 )
-            self._listeners[request] = listener
+            self._num_admitted += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_admitted -= 1
+
+    def submit(self, request: Request, listener: Listener) -> None:
+        """Starts an admitted caller's request. Raises ShuttingDown."""
+        with self._work:
+            if self._is_closing:
+                raise ShuttingDown("The server is shutting down. Send the request again shortly.")
             events, windows = request.start()
+            self._listeners[request] = listener
             self._publish(request, events, windows)
 
     def cancel(self, request: Request) -> None:
@@ -116,20 +134,39 @@ class Engine:
 
     def _serve(self, backend: Backend, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
+        heard = [window for window in batch if self._hear(backend, window)]
+        if not heard:
+            return
         try:
-            answers = answer_batch(backend, batch)
+            answers = list(zip(heard, ask(backend, heard), strict=True))
         except Exception:
-            logger.exception("A model call failed with %d windows in it", len(batch))
+            logger.exception("A model call failed with %d windows in it", len(heard))
             with self._lock:
                 self.statistics.num_failed_batches += 1
-                for window in batch:
+                for window in heard:
                     self._fail_call(window)
             return
         with self._work:
             self.statistics.num_batches += 1
-            self.statistics.num_windows += len(batch)
-            for window, answer in zip(batch, answers, strict=True):
+            self.statistics.num_windows += len(heard)
+            for window, answer in answers:
                 self._hand_over(window, answer)
+
+    def _hear(self, backend: Backend, window: Window) -> bool:
+        """Encodes a window; False when its caller left, or when it failed, which costs no other."""
+        with self._lock:
+            if window.owner not in self._listeners:
+                return False
+        try:
+            encode(backend, window)
+        except Exception:
+            with self._lock:
+                # Who leaves closes the recording, perhaps while it is read.
+                if window.owner in self._listeners:
+                    logger.exception("A window could not be encoded")
+                    self._fail_call(window)
+            return False
+        return True
 
     def _hand_over(self, window: Window, answer: Answer) -> None:
         request = window.owner
@@ -152,12 +189,11 @@ class Engine:
         listener = self._listeners[request]
         for window in windows:
             self._scheduler.add(window)
-        if windows:
-            self._work.notify()
+        self._work.notify(len(windows))
         if request.is_finished:
             self._forget(request)
         for event in events:
-            listener(event)
+            _tell(listener, event)
 
     def _fail_call(self, window: Window) -> None:
         request = window.owner
@@ -173,22 +209,32 @@ class Engine:
     def _fail(self, request: Request, error: AsrError) -> None:
         listener = self._listeners[request]
         self._forget(request)
-        listener(error)
+        _tell(listener, error)
 
     def _forget(self, request: Request) -> None:
         self._listeners.pop(request, None)
         self._scheduler.remove(request)
 
 
-def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
-    """The model's answers to windows with equal keys, in their order.
+def _tell(listener: Listener, event: Event | AsrError) -> None:
+    """A listener that fails, as one on a closed event loop does, must not stop the others'."""
+    try:
+        listener(event)
+    except Exception:
+        logger.exception("A listener failed")
 
-    Windows are encoded one at a time: sharing an encoder call gains nothing on a CPU and takes
-    twice the memory. Their output is kept for the next steps on the same audio.
+
+def encode(backend: Backend, window: Window) -> None:
+    """Has the model hear a window, once: its output is kept for the next steps on it.
+
+    One window at a time: sharing an encoder call gains nothing on a CPU and takes twice the memory.
     """
-    for window in batch:
-        if window.audio.encoded is None:
-            window.audio.encoded = backend.encode(window.audio.log_mel())
+    if window.audio.encoded is None:
+        window.audio.encoded = backend.encode(window.audio.log_mel())
+
+
+def ask(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
+    """The model's answers to encoded windows with equal keys, in their order."""
     encoded = [window.audio.encoded for window in batch]
     if batch[0].key.kind is DetectLanguage:
         return backend.detect_language(encoded)
@@ -201,6 +247,13 @@ def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
         [window.step for window in batch if isinstance(window.step, Align)],
         [window.audio.num_frames for window in batch],
     )
+
+
+def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
+    """Encodes windows with equal keys, and asks the model about them in one call."""
+    for window in batch:
+        encode(backend, window)
+    return ask(backend, batch)
 
 
 def warm_up(backend: Backend) -> None:

@@ -25,6 +25,7 @@ MAX_HYPOTHESES = 16
 MAX_PATIENCE = 4
 # Below this the logits overflow when they are divided by it.
 LEAST_TEMPERATURE = 0.01
+MAX_TEMPERATURES = 16
 MAX_LIST_ITEMS = 1000
 MAX_PROMPT_CHARACTERS = 10_000
 # Eleven days: longer than any audio, and short of where hundredths of a second overflow.
@@ -119,6 +120,7 @@ class TranscribeOptions(BaseModel):
     temperature: Numbers = Field(
         TEMPERATURE_LADDER,
         min_length=1,
+        max_length=MAX_TEMPERATURES,
         description="Sampling temperature. A list is tried in order until a window passes the "
         "compression and log-probability checks; one number is that number alone.",
         examples=[0.2],
@@ -311,7 +313,7 @@ class TranscribeOptions(BaseModel):
 
     @field_validator("clip_timestamps")
     @classmethod
-    def _ascending_clips(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+    def _clips_with_length(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(time < 0 for time in value):
             raise ValueError("must not be negative")
         if any(time > MAX_CLIP_SECONDS for time in value):

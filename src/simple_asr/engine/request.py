@@ -14,13 +14,17 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import SeekLoop, Shortcuts, Work
-from simple_asr.engine.tokens import Tokenizer, check_prefix
+from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
 from simple_asr.engine.window import Answer, Detected, DetectLanguage, Window, WindowAudio
+from simple_asr.errors import InvalidParameter
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment, Transcript
 
 # A language this probable in the first window is not asked for again; see `_detection_audio`.
 _SURE_LANGUAGE = 0.5
+
+# How often clips may ask for the same audio, all in all.
+MAX_REPETITIONS = 4
 
 NO_SHORTCUTS = Shortcuts()
 
@@ -52,18 +56,25 @@ class Request:
         self._language = self._given_language()
 
         clips = options.clips(log_mel.content_frames)
+        _refuse_repeated_clips(clips, log_mel.content_frames)
+
+        def make_loop(clips: Sequence[tuple[int, int]], last_speech_end: float = 0.0) -> SeekLoop:
+            return SeekLoop(
+                options,
+                log_mel,
+                tokenizer,
+                initial_prompt=prompt,
+                clips=clips,
+                shortcuts=shortcuts,
+                last_speech_end=last_speech_end,
+            )
+
+        prompt = initial_prompt_tokens(tokenizer, options)
         if chunks is None:
-            self._loops = [SeekLoop(options, log_mel, tokenizer, clips, shortcuts)]
+            self._loops = [make_loop(clips)]
         else:
             self._loops = [
-                SeekLoop(
-                    options,
-                    log_mel,
-                    tokenizer,
-                    [clip],
-                    shortcuts,
-                    last_speech_end=clip[0] / FRAMES_PER_SECOND,
-                )
+                make_loop([clip], last_speech_end=clip[0] / FRAMES_PER_SECOND)
                 for clip in _spoken(clips, chunks)
             ]
         self._loop_of: dict[Window, SeekLoop] = {}
@@ -97,8 +108,16 @@ class Request:
 
     def _given_language(self) -> str | None:
         """The language asked for, where this model can heed it."""
+        language = self._options.language
         if self._info.is_multilingual:
-            return self._options.language
+            if language is not None and self._tokenizer.language_token(language) is None:
+                raise InvalidParameter(
+                    f"The model {self._info.name} does not know the language {language!r}; it "
+                    f"knows {len(self._tokenizer.languages)} others. Leave language out to have "
+                    "it detected.",
+                    field="language",
+                )
+            return language
         if self._options.language not in (None, "en"):
             self._warnings.append(f"{self._info.name} is an English-only model: language is en.")
         if self._options.task == "translate":
@@ -189,6 +208,18 @@ class Request:
             duration=self._log_mel.content_frames / FRAMES_PER_SECOND,
             model=self._info.name,
             warnings=tuple(self._warnings),
+        )
+
+
+def _refuse_repeated_clips(clips: Sequence[tuple[int, int]], content_frames: int) -> None:
+    """Clips may overlap, as in openai-whisper; a thousand times the same hour is an attack."""
+    asked = sum(max(0, min(end, content_frames) - start) for start, end in clips)
+    if asked > MAX_REPETITIONS * content_frames:
+        raise InvalidParameter(
+            f"clip_timestamps ask for {asked / FRAMES_PER_SECOND:g} s of a recording of "
+            f"{content_frames / FRAMES_PER_SECOND:g} s; at most {MAX_REPETITIONS} times its length "
+            "is taken. Send fewer clips that overlap.",
+            field="clip_timestamps",
         )
 
 

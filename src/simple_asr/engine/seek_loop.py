@@ -123,9 +123,10 @@ class SeekLoop:
         options: TranscribeOptions,
         log_mel: LogMel,
         tokenizer: Tokenizer,
+        *,
+        initial_prompt: Sequence[int],
         clips: Sequence[tuple[int, int]],
         shortcuts: Shortcuts,
-        *,
         last_speech_end: float = 0.0,
     ) -> None:
         """`clips` are (start, end) in frames of 10 ms, at least one.
@@ -141,7 +142,7 @@ class SeekLoop:
         self._clip_index = 0
         self._span: _Span | None = None
 
-        self._initial_prompt = self._initial_prompt_tokens()
+        self._initial_prompt = list(initial_prompt)
         self._tokens = list(self._initial_prompt)
         self._prompt_reset_since = 0
         self._last_speech_end = last_speech_end
@@ -386,11 +387,6 @@ class SeekLoop:
     def _current_span(self) -> _Span:
         assert self._span is not None, "The model answered a step nobody asked for"
         return self._span
-
-    def _initial_prompt_tokens(self) -> list[int]:
-        if self._options.initial_prompt is None:
-            return []
-        return self._tokenizer.encode(" " + self._options.initial_prompt.strip())
 
     def _previous_tokens(self) -> list[int]:
         """What was said before this window, as far as the options let it know.

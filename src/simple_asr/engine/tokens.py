@@ -213,6 +213,13 @@ def build_prompt(
     )
 
 
+def initial_prompt_tokens(tokenizer: Tokenizer, options: TranscribeOptions) -> list[int]:
+    """Tokens of `initial_prompt`; none without it. Source: openai/whisper, transcribe.py."""
+    if options.initial_prompt is None:
+        return []
+    return tokenizer.encode(" " + options.initial_prompt.strip())
+
+
 def prefix_tokens(tokenizer: Tokenizer, options: TranscribeOptions) -> list[int]:
     """Tokens of `prefix`. With `sample_len` S only the last 224 - S count; with 224, all of them.
 

@@ -101,8 +101,9 @@ class LoadedModel:
 class LocalTranscriber:
     """Decodes in child processes and recognises on this machine's model replicas.
 
-    Loading runs in a thread of its own, so that the doors answer meanwhile. `_state` and `_engine`
-    are set by that thread, each once, as whole objects.
+    Loading runs in a thread of its own, so that the doors answer meanwhile. That thread sets
+    `_engine`, `_model`, `_speech` and `_state`, each once, as whole objects; `_lock` orders that
+    against `close`.
     """
 
     def __init__(
@@ -114,12 +115,18 @@ class LocalTranscriber:
         shortcuts: Shortcuts,
         max_batch_size: int,
         max_requests: int,
+        num_decoders: int,
     ) -> None:
-        """`load` is called once by `start`; `shortcuts` count where a request names none."""
+        """`load` is called once by `start`; `shortcuts` count where a request names none.
+
+        `num_decoders` files are decoded at a time.
+        """
         self._decoder = decoder
         self._load = load
         self._shortcuts_by_default = shortcuts
-        self._speech = SpeechDetector()
+        self._speech: SpeechDetector | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
         self._max_batch_size = max_batch_size
         self._max_requests = max_requests
         self._state = ModelState("loading", model_name, model_name, "The model is being loaded.")
@@ -127,8 +134,9 @@ class LocalTranscriber:
         self._engine: Engine | None = None
         self._model: Backend | None = None
         self._loader = threading.Thread(target=self._load_model, name="asr-loader", daemon=True)
-        # Decoding waits in child processes, spectrograms are short: more threads than cores.
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="asr-media")
+        # Two pools, so that short work on samples never queues behind files yet to be decoded.
+        self._decoding = ThreadPoolExecutor(num_decoders, thread_name_prefix="asr-decode")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="asr-samples")
 
     @property
     def model_state(self) -> ModelState:
@@ -136,8 +144,8 @@ class LocalTranscriber:
 
     @property
     def num_requests(self) -> int:
-        """Requests the engine works on."""
-        return 0 if self._engine is None else self._engine.num_requests
+        """Requests admitted and not ended."""
+        return 0 if self._engine is None else self._engine.num_admitted
 
     def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
         """Begins to load the model and returns at once. `on_failure` is called by the loader."""
@@ -151,9 +159,11 @@ class LocalTranscriber:
 
     def close(self) -> None:
         """Fails what is in work and ends threads and child processes. Nobody is told any more."""
-        self._on_failure = lambda: None
+        with self._lock:
+            self._is_closed = True
         if self._engine is not None:
             self._engine.close()
+        self._decoding.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._decoder.close()
 
@@ -168,28 +178,17 @@ class LocalTranscriber:
     async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         engine, model = self._ready()
         loop = asyncio.get_running_loop()
-        with await self._decode(media) as recording:
-            log_mel = LogMel(recording, model.info.n_mels)
-            await loop.run_in_executor(self._threads, log_mel.peak)
-            speech = None
-            if options.chunking_strategy == "auto":
-                speech = await loop.run_in_executor(self._threads, self._find_chunks, recording)
-            request = Request(
-                options,
-                log_mel,
-                model.info,
-                model.tokenizer,
-                shortcuts=self._shortcuts(options),
-                chunks=speech,
-                warnings=(*recording.warnings, *options.without_effect()),
+        events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
+
+        def listen(event: Event | AsrError) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        with engine.admission(), await self._decode(media) as recording:
+            request = await loop.run_in_executor(
+                self._threads, self._prepare, recording, options, model
             )
-            events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
-
-            def listen(event: Event | AsrError) -> None:
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-            engine.submit(request, listen)
             try:
+                await loop.run_in_executor(self._threads, engine.submit, request, listen)
                 while True:
                     event = await events.get()
                     if isinstance(event, AsrError):
@@ -200,7 +199,24 @@ class LocalTranscriber:
             finally:
                 engine.cancel(request)
 
+    def _prepare(
+        self, recording: DecodedAudio, options: TranscribeOptions, model: Backend
+    ) -> Request:
+        """What takes time before the model is needed: loudness, speech, prompts."""
+        log_mel = LogMel(recording, model.info.n_mels)
+        log_mel.peak()
+        return Request(
+            options,
+            log_mel,
+            model.info,
+            model.tokenizer,
+            shortcuts=self._shortcuts(options),
+            chunks=self._find_chunks(recording) if options.chunking_strategy == "auto" else None,
+            warnings=(*recording.warnings, *options.without_effect()),
+        )
+
     def _find_chunks(self, recording: Samples) -> list[Span]:
+        assert self._speech is not None, "It is loaded before the first request is taken"
         return chunks(self._speech.spans(recording))
 
     def _shortcuts(self, options: TranscribeOptions) -> Shortcuts:
@@ -218,7 +234,7 @@ class LocalTranscriber:
             if has_left.is_set():
                 raise Cancelled("The caller left while the file was being decoded.")
 
-        decoding = self._threads.submit(self._decoder.decode, media, stop_if_left)
+        decoding = self._decoding.submit(self._decoder.decode, media, stop_if_left)
         try:
             return await asyncio.wrap_future(decoding)
         except asyncio.CancelledError:
@@ -235,6 +251,7 @@ class LocalTranscriber:
     def _load_model(self) -> None:
         started = time.monotonic()
         try:
+            self._speech = SpeechDetector()
             loaded = self._load()
             for backend in loaded.backends:
                 warm_up(backend)
@@ -245,28 +262,36 @@ class LocalTranscriber:
             logger.exception("The model could not be loaded")
             self._fail(f"The model could not be loaded: {type(error).__name__}: {error}")
         else:
-            self._open(loaded)
-            logger.info(
-                "Model %s is ready on %s (%s) after %.1f s",
-                self._state.served,
-                loaded.backends[0].info.device,
-                loaded.backends[0].info.compute_type,
-                time.monotonic() - started,
-            )
+            self._open(loaded, time.monotonic() - started)
 
     def _fail(self, reason: str) -> None:
-        self._state = replace(self._state, status="failed", reason=reason)
-        self._on_failure()
+        with self._lock:
+            self._state = replace(self._state, status="failed", reason=reason)
+            is_closed = self._is_closed
+        if not is_closed:
+            self._on_failure()
 
-    def _open(self, loaded: LoadedModel) -> None:
-        self._model = loaded.backends[0]
-        self._engine = Engine(
-            loaded.backends,
-            max_batch_size=self._max_batch_size,
-            max_requests=self._max_requests,
+    def _open(self, loaded: LoadedModel, seconds: float) -> None:
+        info = loaded.backends[0].info
+        with self._lock:
+            if self._is_closed:
+                return
+            self._model = loaded.backends[0]
+            self._engine = Engine(
+                loaded.backends,
+                max_batch_size=self._max_batch_size,
+                max_requests=self._max_requests,
+            )
+            self._state = replace(
+                self._state, status="ready", served=info.name, reason=loaded.reason
+            )
+        logger.info(
+            "Model %s is ready on %s (%s) after %.1f s",
+            info.name,
+            info.device,
+            info.compute_type,
+            seconds,
         )
-        served = loaded.backends[0].info.name
-        self._state = replace(self._state, status="ready", served=served, reason=loaded.reason)
 
 
 def _close_result(decoding: Future[DecodedAudio]) -> None:

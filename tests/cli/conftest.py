@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from typer.testing import CliRunner, Result
 
 from simple_asr.cli.main import app
 from simple_asr.settings import Settings
+
+
+@pytest.fixture(autouse=True, scope="session")
+def take_interrupts() -> None:
+    """Tests that run in the background have SIGINT ignored, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

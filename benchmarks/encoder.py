@@ -57,9 +57,8 @@ def main() -> None:
             )
             times[name].append(float(output))
     for name, values in times.items():
-        print(
-            f"{name:12} {statistics.median(values):6.0f} ms  ({min(values):.0f} to {max(values):.0f})"
-        )
+        spread = f"({min(values):.0f} to {max(values):.0f})"
+        print(f"{name:12} {statistics.median(values):6.0f} ms  {spread}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from simple_asr.audio.features import LogMel
+from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import Engine
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.tokens import Tokenizer
-from simple_asr.engine.window import Decode, Decoded
+from simple_asr.engine.window import Decode, Decoded, Encoded
 from simple_asr.errors import EngineFailed, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from tests.support import WAIT, Caller, Silence
@@ -80,6 +82,41 @@ def test_a_long_file_does_not_hold_up_a_short_one(engine: Engine, backend: FakeB
     short.transcript()
     assert len(backend.batches) <= 4
     assert long.transcript().duration == 600
+
+
+def test_a_newcomer_waits_for_one_window_of_a_file_in_chunks_and_not_for_all(
+    tokenizer: Tokenizer,
+) -> None:
+    backend = HeldEncoder(tokenizer)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    chunks = [Span(start, start + 20.0) for start in range(0, 160, 20)]
+    long, short = Caller(), Caller()
+    options = TranscribeOptions(language="en")
+    log_mel = LogMel(Silence(160.0), 80)
+    engine.submit(Request(options, log_mel, backend.info, tokenizer, chunks=chunks), long)
+    assert backend.is_encoding.wait(WAIT)
+
+    engine.submit(request(backend), short)
+    backend.may_encode.set()
+
+    assert short.transcript().text == " Hello."
+    assert long.transcript().text == " Hello." * 8
+    assert len(backend.batches[0]) == 1
+    engine.close()
+
+
+class HeldEncoder(FakeBackend):
+    """Encodes when it is let."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.is_encoding = threading.Event()
+        self.may_encode = threading.Event()
+
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+        self.is_encoding.set()
+        self.may_encode.wait(WAIT)
+        return super().encode(log_mel)
 
 
 def test_options_that_cannot_share_a_call_do_not(engine: Engine, backend: FakeBackend) -> None:

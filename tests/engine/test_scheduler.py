@@ -7,6 +7,8 @@ import numpy as np
 from simple_asr.engine.scheduler import Scheduler
 from simple_asr.engine.window import Align, DetectLanguage, Step, Window, WindowAudio
 
+ALIGN = Align((50258,), (400,))
+
 
 def window(owner: str, step: Step | None = None) -> Window:
     audio = WindowAudio(lambda: np.zeros((80, 3000), np.float32), 3000)
@@ -28,9 +30,8 @@ def test_windows_of_different_requests_share_a_call() -> None:
 
 def test_a_batch_has_one_key_and_the_one_who_waited_longest_chooses_it() -> None:
     scheduler = Scheduler(max_batch_size=8)
-    align = Align((50258,), (400,))
     scheduler.add(window("a"))
-    scheduler.add(window("b", align))
+    scheduler.add(window("b", ALIGN))
     scheduler.add(window("c"))
 
     assert owners(scheduler.next_batch()) == ["a", "c"]
@@ -61,7 +62,7 @@ def test_alone_a_request_fills_the_batch() -> None:
         scheduler.add(window("long"))
 
     assert owners(scheduler.next_batch()) == ["long"] * 3
-    assert scheduler.num_waiting == 1
+    assert owners(scheduler.next_batch()) == ["long"]
 
 
 def test_whoever_had_a_turn_goes_to_the_end_of_the_line() -> None:
@@ -82,3 +83,30 @@ def test_a_removed_request_is_forgotten() -> None:
     scheduler.remove("a")
 
     assert owners(scheduler.next_batch()) == ["b"]
+
+
+def test_beside_others_only_encoded_windows_fill_the_room_that_is_left() -> None:
+    scheduler = Scheduler(max_batch_size=4)
+    heard, unheard = window("long"), window("long")
+    for waiting in (window("long"), heard, unheard, window("short"), window("other", ALIGN)):
+        scheduler.add(waiting)
+    heard.audio.encoded = "encoder output"
+
+    batch = scheduler.next_batch()
+
+    assert owners(batch) == ["long", "short", "long"]
+    assert batch[2] is heard
+
+
+def test_windows_put_back_come_before_the_others_of_their_request() -> None:
+    scheduler = Scheduler(max_batch_size=3)
+    windows = [window("long") for _ in range(4)]
+    for waiting in windows:
+        scheduler.add(waiting)
+    batch = scheduler.next_batch()
+    scheduler.add(window("short"))
+
+    scheduler.put_back(batch[1:])
+
+    assert owners(scheduler.next_batch()) == ["long", "short"]
+    assert scheduler.next_batch() == windows[2:]

@@ -50,6 +50,8 @@ def serve(
             transcriber.start(on_failure=_stop)
             run.serve(create_app(settings, transcriber, key_store), settings)
     finally:
+        # The loader's word that it failed may come this late, and must not end it with success.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         transcriber.close()
     if transcriber.model_state.status == "failed":
         raise ModelUnavailable(transcriber.model_state.reason)

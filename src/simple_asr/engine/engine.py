@@ -134,7 +134,7 @@ class Engine:
 
     def _serve(self, backend: Backend, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
-        heard = [window for window in batch if self._hear(backend, window)]
+        heard = self._hear_all(backend, batch)
         if not heard:
             return
         try:
@@ -151,6 +151,24 @@ class Engine:
             self.statistics.num_windows += len(heard)
             for window, answer in answers:
                 self._hand_over(window, answer)
+
+    def _hear_all(self, backend: Backend, batch: list[Window]) -> list[Window]:
+        """Encodes the batch, without the second windows of a request once somebody new waits."""
+        heard: list[Window] = []
+        owners: set[object] = set()
+        for index, window in enumerate(batch):
+            if window.owner in owners and window.audio.encoded is None:
+                with self._work:
+                    if self._scheduler.has_others_than(owners):
+                        self._scheduler.put_back(
+                            [w for w in batch[index:] if w.owner in self._listeners]
+                        )
+                        self._work.notify()
+                        break
+            owners.add(window.owner)
+            if self._hear(backend, window):
+                heard.append(window)
+        return heard
 
     def _hear(self, backend: Backend, window: Window) -> bool:
         """Encodes a window; False when its caller left, or when it failed, which costs no other."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Container, Sequence
 
-from simple_asr.engine.window import Window
+from simple_asr.engine.window import BatchKey, Window
 
 
 class Scheduler:
     """Waiting windows, by request, in turn.
 
     The request that has waited longest chooses the batch key; windows of the others join it as
-    their turn comes, one a request, then once more round while there is room. Whoever had a window
-    taken goes to the end of the line, so a short clip never waits for a long file to end. A
-    request with nothing waiting loses its place and comes back at the end.
+    their turn comes, one a request. Room that is left goes to more windows of the same requests:
+    to any of a request that is alone, and otherwise only to those that are encoded already, since
+    each of the others would hold up the whole batch. Whoever had a window taken goes to the end of
+    the line, so a short clip never waits for a long file to end. A request with nothing waiting
+    loses its place and comes back at the end.
 
     Owned by the engine, guarded by its lock.
     """
@@ -22,31 +25,50 @@ class Scheduler:
         self._max_batch_size = max_batch_size
         self._waiting: OrderedDict[object, deque[Window]] = OrderedDict()
 
-    @property
-    def num_waiting(self) -> int:
-        """Windows waiting."""
-        return sum(len(windows) for windows in self._waiting.values())
-
     def add(self, window: Window) -> None:
         self._waiting.setdefault(window.owner, deque()).append(window)
+
+    def put_back(self, windows: Sequence[Window]) -> None:
+        """Takes back windows of `next_batch`; they come before the others of their requests."""
+        for window in reversed(windows):
+            self._waiting.setdefault(window.owner, deque()).appendleft(window)
 
     def remove(self, owner: object) -> None:
         """Forgets all windows of one request."""
         self._waiting.pop(owner, None)
 
+    def has_others_than(self, owners: Container[object]) -> bool:
+        """Whether a request waits that is none of `owners`."""
+        return any(owner not in owners for owner in self._waiting)
+
     def next_batch(self) -> list[Window]:
-        """Windows for one model call, all with one key; empty when nothing waits."""
+        """Windows for one model call, all with one key; empty when nothing waits.
+
+        The first window of each request comes before the second of any.
+        """
         if not self._waiting:
             return []
         batch = [self._take(next(iter(self._waiting)))]
         key = batch[0].key
+        self._join(batch, [owner for owner in self._waiting if owner != batch[0].owner], key)
+        is_alone = len(batch) == 1 and not self.has_others_than({batch[0].owner})
         while len(batch) < self._max_batch_size:
-            joining = [owner for owner, windows in self._waiting.items() if windows[0].key == key]
-            if not joining:
+            num_before = len(batch)
+            more = [
+                owner
+                for owner, windows in self._waiting.items()
+                if is_alone or windows[0].audio.encoded is not None
+            ]
+            self._join(batch, more, key)
+            if len(batch) == num_before:
                 break
-            room = self._max_batch_size - len(batch)
-            batch.extend(self._take(owner) for owner in joining[:room])
         return batch
+
+    def _join(self, batch: list[Window], owners: Sequence[object], key: BatchKey) -> None:
+        """One window of each of `owners`, where it fits."""
+        for owner in owners:
+            if len(batch) < self._max_batch_size and self._waiting[owner][0].key == key:
+                batch.append(self._take(owner))
 
     def _take(self, owner: object) -> Window:
         windows = self._waiting.pop(owner)

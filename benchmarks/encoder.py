@@ -26,12 +26,13 @@ CONFIGURATIONS = (
 
 _PROGRAM = """
 import sys, time
+from pathlib import Path
 from simple_asr.engine.tuning import tune
 if sys.argv[2] == "True":
     tune()
 import numpy as np
 from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
-backend = CTranslate2Backend("model", sys.argv[1], device="cpu", compute_type="int8")
+backend = CTranslate2Backend("model", Path(sys.argv[1]), device="cpu", compute_type="int8")
 window = np.random.default_rng(0).normal(0, 0.5, (backend.info.n_mels, 3000)).astype(np.float32)
 backend.encode(window)
 began = time.perf_counter()

@@ -138,15 +138,15 @@ CASES = (
          "several windows"),
     Case("clips, words", {**GREEDY, "clip_timestamps": "1,4,5,9.99",
          "word_timestamps": True}, "several windows"),
-    Case("initial prompt", {**GREEDY, "initial_prompt": "Kennedy, Пушкин, 東京."}),
-    Case("initial prompt carried", {**GREEDY, "initial_prompt": "Kennedy, Пушкин, 東京.",
+    Case("initial prompt", {**GREEDY, "initial_prompt": "The talk that Kennedy gave. Пушкин, 東京."}),
+    Case("initial prompt carried", {**GREEDY, "initial_prompt": "The talk that Kennedy gave. Пушкин, 東京.",
          "carry_initial_prompt": True}, "several windows"),
     Case("long prompt carried", {**GREEDY, "initial_prompt": "A talk about many things. " * 60,
          "carry_initial_prompt": True}, "several windows"),
     Case("windows independent", {**GREEDY, "condition_on_previous_text": False},
          "several windows"),
     Case("prefix", {**GREEDY, "prefix": "Well,"}),
-    Case("prefix, prompt", {**GREEDY, "prefix": "And so", "initial_prompt": "A speech."}),
+    Case("prefix, prompt", {**GREEDY, "prefix": "And so", "initial_prompt": "A speech to the people."}),
     Case("prefix, no timestamps", {**GREEDY, "prefix": "Well,", "without_timestamps": True}),
     Case("prefix, sample_len 20", {**GREEDY, "prefix": "And so my fellow", "sample_len": 20}),
     Case("prefix, any start", {**GREEDY, "prefix": "Well,", "max_initial_timestamp": None,
@@ -478,8 +478,8 @@ def compare(clip: Clip, theirs: Answer, ours: Answer) -> Comparison:
         result.num_words = max(len(their_words), len(our_words))
         for their, our in _pairs(their_words, our_words, lambda w: w["word"]):
             gap = max(abs(their["start"] - our["start"]), abs(their["end"] - our["end"]))
-            result.num_equal_words += gap < 1e-6
-            result.num_close_words += gap <= CLOSE + 1e-6
+            result.num_equal_words += int(gap < 1e-6)
+            result.num_close_words += int(gap <= CLOSE + 1e-6)
     return result
 
 

@@ -37,6 +37,10 @@ def test_text_survives_the_way_to_tokens_and_back(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_a_word_with_t_is_one_token_as_whisper_learnt_it(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode(" the talk to them") == [264, 751, 281, 552]
+
+
 def test_a_callers_special_token_is_plain_text(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(" say <|startoftranscript|> now")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from simple_asr.audio.decode import DecoderPool
+from simple_asr.engine.tokens import Tokenizer
 from tests.support import Clip as SpokenClip
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def ask_both(
         {"prefix": "Well,"},
         {"sample_len": 3},
         {"suppress_tokens": [13], "max_initial_timestamp": None},
-        {"clip_timestamps": "0.5,2", "initial_prompt": "Foxes and dogs."},
+        {"clip_timestamps": "0.5,2", "initial_prompt": "The tale of the fox."},
     ],
     ids=lambda options: ", ".join(options) or "defaults",
 )
@@ -83,12 +84,25 @@ def test_word_times_are_openai_whispers(ask_both: AskBoth) -> None:
 
 
 def test_the_ladder_is_climbed_as_openai_whisper_climbs_it(ask_both: AskBoth) -> None:
-    from benchmarks.parity import LADDER
+    never_content = {"temperature": (0.0, 0.4, 1.0), "logprob_threshold": 0.0}
 
-    strict = {**LADDER, "logprob_threshold": 0.0}
-
-    _, theirs, ours = ask_both("en", strict, sampling="likeliest")
+    _, theirs, ours = ask_both("en", never_content, sampling="likeliest")
 
     climbed = [call.temperature for call in ours.calls]
-    assert climbed == [call.temperature for call in theirs.calls]
-    assert climbed == list(LADDER["temperature"])
+    assert climbed == [call.temperature for call in theirs.calls] == [0.0, 0.4, 1.0]
+    assert [segment["temperature"] for segment in ours.segments] == [1.0]
+
+
+def test_prompts_are_tokenized_as_openai_whisper_tokenizes_them(tokenizer: Tokenizer) -> None:
+    import whisper
+
+    texts = [
+        " The talk to them, that time.",
+        " Это текст о том, что там.",
+        " 東京の天気",
+        " naïve 🎉",
+    ]
+
+    theirs = whisper.tokenizer.get_tokenizer(multilingual=True)
+    assert [tokenizer.encode(text) for text in texts] == [theirs.encode(text) for text in texts]
+    assert tokenizer.non_speech_tokens == theirs.non_speech_tokens

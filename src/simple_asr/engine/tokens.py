@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Tokenizer:
         """The tokenizer beside a model's weights. Raises ModelUnavailable if it is unreadable."""
         path = folder / "tokenizer.json"
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_str(_with_every_merge(path.read_text("utf-8"))))
         except Exception as error:  # the library raises bare Exception
             raise ModelUnavailable(
                 f"The model in {folder} has no readable tokenizer.json ({error}). "
@@ -156,6 +157,23 @@ class Tokenizer:
                 words[-1] += subword
                 word_tokens[-1].extend(tokens)
         return words, word_tokens
+
+
+def _with_every_merge(tokenizer_json: str) -> str:
+    """The tokenizer with the merge that its file has lost.
+
+    In the files published for multilingual models the first merge, of a space and `t`, is missing:
+    there are 49,999 for 50,000 tokens. By them ` the` is written as ` ` and `the`, two tokens the
+    model has hardly ever seen in a row, so a prompt in English confuses it.
+    """
+    document = json.loads(tokenizer_json)
+    merges = document["model"]["merges"]
+    # The format writes a merge as a pair or, before tokenizers 0.20, as a string.
+    lost_merge = ["Ġ", "t"] if isinstance(merges[0], list) else "Ġ t"
+    if lost_merge in merges:
+        return tokenizer_json
+    merges.insert(0, lost_merge)
+    return json.dumps(document)
 
 
 def sot_sequence(tokenizer: Tokenizer, language: str | None, task: str) -> tuple[int, ...]:

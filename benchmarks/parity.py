@@ -2,7 +2,7 @@
 
 Run from the repository's root, see benchmarks/README.md:
 
-    python -m benchmarks.parity --recordings ../shared/data --json parity.json
+    python -m benchmarks.parity --recordings FOLDER --json parity.json
 
 Every window that was decoded differently is looked at again: how much more likely, in natural log,
 openai-whisper finds its own token than ours at the first token that differs. Below 0.01 the two
@@ -108,6 +108,8 @@ class Question:
 LADDER = {"temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
 GREEDY = {"temperature": 0.0}
 
+PROMPT = "The talk that Kennedy gave. Пушкин, 東京."
+
 CASES = (
     Case("greedy", GREEDY, "short", detects_language=True),
     Case("greedy, no speech", GREEDY, "nospeech", detects_language=True),
@@ -138,15 +140,15 @@ CASES = (
          "several windows"),
     Case("clips, words", {**GREEDY, "clip_timestamps": "1,4,5,9.99",
          "word_timestamps": True}, "several windows"),
-    Case("initial prompt", {**GREEDY, "initial_prompt": "The talk that Kennedy gave. Пушкин, 東京."}),
-    Case("initial prompt carried", {**GREEDY, "initial_prompt": "The talk that Kennedy gave. Пушкин, 東京.",
+    Case("initial prompt", {**GREEDY, "initial_prompt": PROMPT}),
+    Case("initial prompt carried", {**GREEDY, "initial_prompt": PROMPT,
          "carry_initial_prompt": True}, "several windows"),
     Case("long prompt carried", {**GREEDY, "initial_prompt": "A talk about many things. " * 60,
          "carry_initial_prompt": True}, "several windows"),
     Case("windows independent", {**GREEDY, "condition_on_previous_text": False},
          "several windows"),
     Case("prefix", {**GREEDY, "prefix": "Well,"}),
-    Case("prefix, prompt", {**GREEDY, "prefix": "And so", "initial_prompt": "A speech to the people."}),
+    Case("prefix, prompt", {**GREEDY, "prefix": "And so", "initial_prompt": PROMPT}),
     Case("prefix, no timestamps", {**GREEDY, "prefix": "Well,", "without_timestamps": True}),
     Case("prefix, sample_len 20", {**GREEDY, "prefix": "And so my fellow", "sample_len": 20}),
     Case("prefix, any start", {**GREEDY, "prefix": "Well,", "max_initial_timestamp": None,

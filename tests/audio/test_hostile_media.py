@@ -37,7 +37,7 @@ LISTENER = ("127.0.0.1", 18099)
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DecoderPool]:
     """One process for all files: none may spoil the next."""
-    limits = DecodeLimits(max_seconds=EXPECTED["assumes"]["max_audio_seconds"], timeout=60)
+    limits = DecodeLimits(max_seconds=EXPECTED["assumes"]["max_audio_seconds"], timeout=240)
     spool = tmp_path_factory.mktemp("spool")
     with contextlib.closing(DecoderPool(1, limits, spool)) as pool:
         pool.decode(HOSTILE / "files" / "sig_10ms.wav").close()

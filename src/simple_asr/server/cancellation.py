@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -13,7 +13,7 @@ from simple_asr.errors import Cancelled
 Result = TypeVar("Result")
 
 
-async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def unless_caller_leaves(request: Request, work: Awaitable[Result]) -> Result:
     """The result of `work`, which is cancelled, and has ended, when the caller leaves first.
 
     To be called once the body is read. Raises Cancelled then, and whatever `work` raises.

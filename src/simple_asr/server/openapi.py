@@ -136,6 +136,15 @@ def _transcript_response() -> JsonSchema:
                 },
             },
             "text/plain": {"schema": {"type": "string"}, "example": "Привет, как дела?\n"},
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "For who accepts it: the events `progress`, `segment`, and at "
+                    "the end `done` or `error`, each with JSON for its data.",
+                },
+                "example": 'event: progress\ndata: {"fraction": 0.42, "seconds_done": 12.6, '
+                '"duration": 30.0, "eta_seconds": 3.1}\n\n',
+            },
         },
     }
 

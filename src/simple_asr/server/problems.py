@@ -54,6 +54,11 @@ def problem_response(error: AsrError, request_id: str) -> Response:
     )
 
 
+def problem_json(error: AsrError, request_id: str) -> str:
+    """The document alone, for an answer that has begun already."""
+    return _problem_body(error, status_of(error), request_id).decode("utf-8")
+
+
 def status_of(error: AsrError) -> int:
     """The status of the nearest class in STATUSES."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

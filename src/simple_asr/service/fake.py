@@ -48,15 +48,18 @@ class Asked:
 class FakeTranscriber:
     """Behaves as a Transcriber should, with `transcript` for every answer.
 
-    Set `error` to have it raised, `is_stuck` to have no answer ever come; `started` and `ended`
-    tell of the last call, across threads. Refuses what the real one refuses before it decodes.
+    Set `error` to have it raised, `is_stuck` to have no answer ever come; `late_error` and
+    `is_stuck_late` are the same after the first segment. `started` and `ended` tell of the last
+    call, across threads. Refuses what the real one refuses before it decodes.
     """
 
     def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
         self.transcript = transcript
         self.state = ModelState("ready", requested="turbo", served="turbo")
         self.error: AsrError | Exception | None = None
+        self.late_error: AsrError | Exception | None = None
         self.is_stuck = False
+        self.is_stuck_late = False
         self.asked: list[Asked] = []
         self.started = threading.Event()
         self.ended = threading.Event()
@@ -71,9 +74,15 @@ class FakeTranscriber:
             await self._admit(media, options)
             if self.is_stuck:
                 await asyncio.Event().wait()
-            yield Progress(0.0, self.transcript.duration)
+            duration = self.transcript.duration
+            yield Progress(0.0, duration)
             for segment in self.transcript.segments:
                 yield SegmentDone(segment)
+                yield Progress(min(segment.end, duration), duration)
+                if self.is_stuck_late:
+                    await asyncio.Event().wait()
+                if self.late_error is not None:
+                    raise self.late_error
             yield Done(self.transcript)
         finally:
             self.ended.set()

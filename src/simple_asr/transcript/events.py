@@ -21,6 +21,15 @@ class Progress:
             return 1.0
         return min(1.0, self.seconds_done / self.seconds_total)
 
+    def eta_seconds(self, elapsed: float) -> float | None:
+        """Seconds the rest will take if it goes on as it went in the `elapsed` seconds so far.
+
+        None while nothing is done from which to tell.
+        """
+        if self.fraction == 0:
+            return None
+        return elapsed * (1 - self.fraction) / self.fraction
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentDone:

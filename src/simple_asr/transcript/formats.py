@@ -27,12 +27,13 @@ def whisper_result(transcript: Transcript) -> dict[str, object]:
     """
     return {
         "text": transcript.text,
-        "segments": [_segment(segment) for segment in transcript.segments],
+        "segments": [segment_fields(segment) for segment in transcript.segments],
         "language": transcript.language,
     }
 
 
-def _segment(segment: Segment) -> dict[str, object]:
+def segment_fields(segment: Segment) -> dict[str, object]:
+    """One segment of `whisper_result`."""
     fields = asdict(segment)
     if segment.words is None:
         del fields["words"]

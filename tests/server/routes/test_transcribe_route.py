@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -21,9 +23,11 @@ from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.formats import whisper_result
 from simple_asr.transcript.model import Word
+from tests.support import WAIT
 
 pytestmark = pytest.mark.anyio
 
+STREAM = {"Accept": "text/event-stream"}
 CLIP = ("clip.wav", b"RIFF....WAVE", "audio/wav")
 
 
@@ -231,6 +235,97 @@ async def test_an_answer_without_warnings_has_no_such_header(client: httpx.Async
     answer = await client.post("/transcribe", files={"audio_file": CLIP})
 
     assert "x-asr-warnings" not in answer.headers
+
+
+def events_of(answer: httpx.Response) -> list[tuple[str, Any]]:
+    """The names and data of a stream's events."""
+    pairs = (block.split("\n") for block in answer.text.strip().split("\n\n"))
+    return [
+        (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for name, data in pairs
+    ]
+
+
+async def test_a_stream_tells_progress_segments_and_at_last_the_whole_answer(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber, spooled: Callable[[], list[Path]]
+) -> None:
+    transcriber.transcript = replace(TRANSCRIPT, warnings=("Half of it is damaged.",))
+    result = json.loads(json.dumps(whisper_result(TRANSCRIPT)))
+
+    answer = await client.post("/transcribe", files={"audio_file": CLIP}, headers=STREAM)
+
+    start = {"fraction": 0, "seconds_done": 0, "duration": 2.5, "eta_seconds": None}
+    end = {"fraction": 1, "seconds_done": 2.5, "duration": 2.5, "eta_seconds": 0}
+    done = {"format": "json", "content": result, "warnings": ["Half of it is damaged."]}
+    assert events_of(answer) == [
+        ("progress", start),
+        ("segment", result["segments"][0]),
+        ("progress", end),
+        ("done", done),
+    ]
+    assert spooled() == []
+
+
+async def test_a_stream_ends_with_the_format_asked_for(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/transcribe", files={"audio_file": CLIP}, data={"format": "text"}, headers=STREAM
+    )
+
+    assert events_of(answer)[-1] == (
+        "done",
+        {"format": "text", "content": "Привет, как дела?\n", "warnings": []},
+    )
+
+
+async def test_an_error_before_a_streams_first_event_is_an_ordinary_answer(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber
+) -> None:
+    transcriber.error = Overloaded("Full.", retry_after=2.1)
+
+    answer = await client.post("/transcribe", files={"audio_file": CLIP}, headers=STREAM)
+
+    assert answer.status_code == 429
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "3"
+
+
+async def test_a_later_error_is_a_streams_last_event(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber, spooled: Callable[[], list[Path]]
+) -> None:
+    transcriber.late_error = EngineFailed("The model call failed.")
+
+    answer = await client.post("/transcribe", files={"audio_file": CLIP}, headers=STREAM)
+
+    name, problem = events_of(answer)[-1]
+    assert name == "error"
+    assert problem["code"] == "engine_failed"
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert spooled() == []
+
+
+def test_a_segment_leaves_while_the_rest_is_worked_on_which_ends_with_its_reader(
+    app: FastAPI,
+    transcriber: FakeTranscriber,
+    key: str,
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "simple_asr.access")
+    transcriber.is_stuck_late = True
+    with live(app) as port:
+        with httpx.stream(
+            "POST",
+            f"http://127.0.0.1:{port}/transcribe",
+            files={"audio_file": CLIP},
+            headers={**STREAM, "X-API-Key": key},
+            timeout=WAIT,
+        ) as answer:
+            first_segment = next(line for line in answer.iter_lines() if line == "event: segment")
+        has_ended = transcriber.ended.wait(WAIT)
+
+    assert first_segment
+    assert has_ended
+    assert "status=499 key=alice audio_s=2.50" in caplog.text
 
 
 async def test_without_a_key_401(stranger: httpx.AsyncClient, transcriber: FakeTranscriber) -> None:

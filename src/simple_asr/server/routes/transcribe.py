@@ -1,20 +1,34 @@
-"""POST /transcribe: one file in, its transcript out."""
+"""POST /transcribe: one file in, its transcript out, at once or as it becomes known."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from simple_asr.errors import AsrError
 from simple_asr.server.cancellation import unless_caller_leaves
 from simple_asr.server.dependencies import NEEDS_KEY, TheServices
+from simple_asr.server.event_stream import (
+    message,
+    message_of_json,
+    open_event_stream,
+    wants_event_stream,
+)
 from simple_asr.server.intake import receive_body
 from simple_asr.server.labels import label
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
-from simple_asr.server.parameters import read_parameters
-from simple_asr.server.record import record_of
+from simple_asr.server.parameters import TranscribeParameters, read_parameters
+from simple_asr.server.problems import problem_json
+from simple_asr.server.record import RequestRecord, record_of
+from simple_asr.transcript.events import Event, Progress, SegmentDone
+from simple_asr.transcript.formats import segment_fields
+from simple_asr.transcript.model import Transcript
 
 router = APIRouter()
 
@@ -33,26 +47,81 @@ async def transcribe(request: Request, services: TheServices) -> Response:
     """Send a file as the form field `audio_file`, or as the body itself.
 
     Parameters may stand in the query, in the form, and in a JSON document in the form field
-    `params`; each may be given once.
+    `params`; each may be given once. With `Accept: text/event-stream` the answer is a stream of
+    the events `progress`, `segment`, and at the end `done` or `error`.
     """
-    async with receive_body(request, services.settings.spool_dir, services.limits) as body:
+    async with AsyncExitStack() as resources:
+        body = await resources.enter_async_context(
+            receive_body(request, services.settings.spool_dir, services.limits)
+        )
         parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
+        record = record_of(request.scope)
+        if wants_event_stream(request):
+            events = services.transcriber.events(body.media, parameters.options)
+            messages = _messages(events, parameters, record)
+            return await open_event_stream(request, messages, _error_message, resources)
         transcript = await unless_caller_leaves(
             request, services.transcriber.transcribe(body.media, parameters.options)
         )
-    record_of(request.scope).audio_seconds = transcript.duration
+    record.audio_seconds = transcript.duration
     # In a thread: hours of words take a second to write.
     content = await asyncio.to_thread(parameters.format.write, transcript)
-    warnings = [*transcript.warnings, *parameters.options.without_effect()]
     return Response(
-        content, media_type=parameters.format.media_type, headers=_warning_header(warnings)
+        content,
+        media_type=parameters.format.media_type,
+        headers=_warning_header(_warnings(transcript, parameters)),
     )
+
+
+async def _messages(
+    events: AsyncIterator[Event], parameters: TranscribeParameters, record: RequestRecord
+) -> AsyncGenerator[bytes, None]:
+    """The events as they come, each one message."""
+    began = None
+    async for event in events:
+        if isinstance(event, Progress):
+            record.audio_seconds = event.seconds_total
+            began = began or time.monotonic()
+            yield message(_progress(event, time.monotonic() - began), "progress")
+        elif isinstance(event, SegmentDone):
+            yield message(segment_fields(event.segment), "segment")
+        else:
+            yield await asyncio.to_thread(_done, event.transcript, parameters)
+
+
+def _progress(progress: Progress, elapsed: float) -> dict[str, object]:
+    eta = progress.eta_seconds(elapsed)
+    return {
+        "fraction": round(progress.fraction, 4),
+        "seconds_done": round(progress.seconds_done, 2),
+        "duration": round(progress.seconds_total, 2),
+        "eta_seconds": None if eta is None else round(eta, 1),
+    }
+
+
+def _done(transcript: Transcript, parameters: TranscribeParameters) -> bytes:
+    """The last event: what the answer would be without a stream."""
+    content = parameters.format.write(transcript)
+    is_json = parameters.format.media_type == "application/json"
+    done = {
+        "format": parameters.format.name,
+        "content": json.loads(content) if is_json else content,
+        "warnings": _warnings(transcript, parameters),
+    }
+    return message(done, "done")
+
+
+def _error_message(error: AsrError, request_id: str) -> bytes:
+    return message_of_json(problem_json(error, request_id), "error")
+
+
+def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
+    """The first of them, each once: the engine may repeat what the options say of themselves."""
+    warnings = [*transcript.warnings, *parameters.options.without_effect()]
+    unique = dict.fromkeys(label(warning, MAX_WARNING_CHARACTERS) for warning in warnings)
+    return list(unique)[:MAX_WARNINGS]
 
 
 def _warning_header(warnings: list[str]) -> dict[str, str]:
     """A JSON list in ASCII; no header without warnings. The body stays openai-whisper's."""
-    if not warnings:
-        return {}
-    # The engine may repeat what the options say of themselves.
-    unique = list(dict.fromkeys(label(warning, MAX_WARNING_CHARACTERS) for warning in warnings))
-    return {"X-ASR-Warnings": json.dumps(unique[:MAX_WARNINGS])}
+    return {"X-ASR-Warnings": json.dumps(warnings)} if warnings else {}

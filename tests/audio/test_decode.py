@@ -490,7 +490,7 @@ def test_a_decoder_knows_no_secret_of_the_server(
         environment = Path(f"/proc/{process_id}/environ").read_bytes()
         variables = {entry.split(b"=")[0] for entry in environment.split(b"\0") if entry}
 
-    assert variables <= {b"PYTHONPATH", b"LD_LIBRARY_PATH"}
+    assert variables <= {b"PYTHONPATH", b"LD_LIBRARY_PATH", b"OPENBLAS_NUM_THREADS"}
 
 
 def test_a_decoder_holds_its_socket_and_nothing_of_the_server(

@@ -313,7 +313,11 @@ def _start_process(connection: socket.socket, limits: DecodeLimits) -> subproces
     """A decoder process at the other end of `connection`. Raises OSError."""
     command = [sys.executable, "-m", "simple_asr.audio.decoder_process", limits.to_json()]
     # Modules come from where the server's do. No other variable is passed: some hold secrets.
-    environment = {"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path)),
+        # numpy's library of linear algebra, which is not used, would start a thread for each core.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     if library_path := os.environ.get("LD_LIBRARY_PATH"):
         # No setting: where Python was started by it, Python does not start without it.
         environment["LD_LIBRARY_PATH"] = library_path

@@ -1,7 +1,7 @@
 """Media of strangers to 16 kHz mono samples, by libav. Runs in decoder processes, nowhere else.
 
-The only importer of PyAV. Trusts nothing a file says: not its name, its length, its rate, nor that
-what comes after a damaged packet is damaged too.
+With `resampler.py` the only importer of PyAV. Trusts nothing a file says: not its name, its length,
+its rate, nor that what comes after a damaged packet is damaged too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.filter import Graph
 from av.packet import Packet
 
 from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE, DecodeLimits
+from simple_asr.audio.resampler import MonoResampler, Resampler
 from simple_asr.errors import (
     EmptyMedia,
     MediaError,
@@ -179,7 +179,7 @@ def _decode_track(
             if resampler is None or not resampler.takes(frame):
                 if resampler is not None:
                     writer.write(resampler.flush())
-                resampler = Resampler(frame)
+                resampler = _resampler(frame)
         except MediaError as error:
             damage.refusal = error
             damage.num_packets += 1
@@ -249,73 +249,15 @@ def _check_sound(frame: AudioFrame) -> None:
         )
 
 
-class Resampler:
-    """Frames of one kind in, 16 kHz mono int16 out, as `ffmpeg -f s16le -ac 1 -ar 16000`.
-
-    A recording may change its kind midway; each kind needs its own.
-    """
-
-    def __init__(self, frame: AudioFrame) -> None:
-        """For frames like `frame`. Raises UnreadableMedia if their channels cannot be mixed."""
-        self._kind = _kind(frame)
-        try:
-            self._graph = _mono_graph(frame)
-        except DAMAGE:
-            raise UnreadableMedia(
-                f"The audio has {frame.layout.nb_channels} channels, and the file does not say "
-                "what each is. Mix it down to mono or stereo, and send that."
-            ) from None
-
-    def takes(self, frame: AudioFrame) -> bool:
-        """Whether `frame` is of this resampler's kind."""
-        return _kind(frame) == self._kind
-
-    def resample(self, frame: AudioFrame) -> Iterator[bytes]:
-        """What is ready of the output once `frame` is in."""
-        # Samples follow each other. Timestamps, which may be anything, stay outside.
-        frame.pts = None
-        self._graph.push(frame)
-        return self._output()
-
-    def flush(self) -> Iterator[bytes]:
-        """The rest of the output; the last call."""
-        self._graph.push(None)
-        return self._output()
-
-    def _output(self) -> Iterator[bytes]:
-        while True:
-            try:
-                frame = self._graph.pull()
-            except (BlockingIOError, av.EOFError):
-                return
-            assert isinstance(frame, AudioFrame), "an audio graph yields audio"
-            # A plane is padded beyond its samples.
-            yield bytes(frame.planes[0])[: frame.samples * BYTES_PER_SAMPLE]
-
-
-def _kind(frame: AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
-
-
-def _mono_graph(frame: AudioFrame) -> Graph:
-    """PyAV's AudioResampler, without its idle thread for every core of the machine."""
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add(
-        "abuffer",
-        sample_fmt=frame.format.name,
-        channel_layout=frame.layout.name,
-        sample_rate=str(frame.sample_rate),
-        time_base=f"1/{frame.sample_rate}",
-    )
-    mono = graph.add(
-        "aformat", sample_fmts="s16", channel_layouts="mono", sample_rates=str(SAMPLE_RATE)
-    )
-    sink = graph.add("abuffersink")
-    source.link_to(mono)
-    mono.link_to(sink)
-    graph.configure()
-    return graph
+def _resampler(frame: AudioFrame) -> Resampler:
+    """For frames like `frame`. Raises UnreadableMedia if libav cannot convert them."""
+    try:
+        return MonoResampler(frame)
+    except DAMAGE:
+        raise UnreadableMedia(
+            f"The audio's {frame.layout.nb_channels} channels cannot be converted. Mix it down to "
+            "mono or stereo, and send that."
+        ) from None
 
 
 class SampleWriter:

@@ -55,6 +55,21 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "speedup": ("1.5", 1.5),
     "audio_context": ("auto", "auto"),
     "chunking_strategy": ("auto", "auto"),
+    "max_line_width": ("42", 42),
+    "max_line_count": ("2", 2),
+    "max_words_per_line": ("6", 6),
+    "highlight_words": ("true", True),
+    "split_at_sentences": ("true", True),
+    "min_cue_gap": ("0.08", 0.08),
+}
+# What a parameter cannot stand without.
+COMPANIONS = {
+    "patience": {"beam_size": "5"},
+    "max_line_width": {"word_timestamps": "true"},
+    "max_line_count": {"word_timestamps": "true"},
+    "max_words_per_line": {"word_timestamps": "true"},
+    "highlight_words": {"word_timestamps": "true"},
+    "split_at_sentences": {"word_timestamps": "true"},
 }
 
 
@@ -65,17 +80,16 @@ def test_the_examples_cover_every_parameter() -> None:
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_every_parameter_reads_alike_from_query_form_and_json(name: str) -> None:
     text, value = EXAMPLES[name]
-    # Patience is refused without beams.
-    beams = {"beam_size": "5"} if name == "patience" else {}
-    query = "&".join(f"{key}={item}" for key, item in {**beams, name: text}.items())
+    companions = COMPANIONS.get(name, {})
+    query = "&".join(f"{key}={item}" for key, item in {**companions, name: text}.items())
 
     from_query = read_parameters(query.encode())
-    from_form = read_parameters(b"", [*beams.items(), (name, text)])
-    from_json = read_parameters(b"", [*beams.items()], [json.dumps({name: value})])
-    from_field = read_parameters(b"", [*beams.items(), ("params", json.dumps({name: value}))])
+    from_form = read_parameters(b"", [*companions.items(), (name, text)])
+    from_json = read_parameters(b"", [*companions.items()], [json.dumps({name: value})])
+    from_field = read_parameters(b"", [*companions.items(), ("params", json.dumps({name: value}))])
 
     assert from_query == from_form == from_json == from_field
-    assert from_query != read_parameters(b"", [*beams.items()])
+    assert from_query != read_parameters(b"", [*companions.items()])
 
 
 def test_nothing_given_is_whispers_defaults_as_json() -> None:
@@ -127,6 +141,8 @@ def test_the_same_value_twice_is_no_contradiction() -> None:
         (b"format=json", [("format", "text")], []),
         (b"", [], ['{"task": "translate", "task": "transcribe"}']),
         (b"", [("patience", "1")], []),
+        (b"", [("max_line_width", "42")], []),
+        (b"", [("highlight_words", "true"), ("word_timestamps", "false")], []),
     ],
 )
 def test_what_cannot_both_hold_is_refused(
@@ -144,6 +160,38 @@ def test_a_contradiction_names_both_places_and_values() -> None:
     assert caught.value.detail == (
         "temperature is '0.2' in the query and [0, 1] in the JSON document. Give it once."
     )
+
+
+def test_an_option_of_cues_that_needs_word_times_says_what_to_add() -> None:
+    with pytest.raises(ContradictoryParameters) as caught:
+        read_parameters(b"format=srt&max_words_per_line=5")
+
+    assert caught.value.field == "max_words_per_line"
+    assert "word_timestamps=true" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("query", "note"),
+    [
+        (b"format=json&max_line_width=42", "max_line_width has no effect on format json."),
+        (b"format=srt&max_line_count=2", "max_line_count has no effect without max_line_width."),
+        (b"format=lrc&highlight_words=true", "highlight_words has no effect on format lrc."),
+        (
+            b"format=vtt&max_line_width=42&max_line_count=2&max_words_per_line=3",
+            "max_words_per_line has no effect with max_line_width and max_line_count.",
+        ),
+    ],
+)
+def test_an_option_of_cues_without_effect_is_remarked_on(query: bytes, note: str) -> None:
+    parameters = read_parameters(query + b"&word_timestamps=true")
+
+    assert parameters.without_effect() == [note]
+
+
+def test_options_of_cues_with_effect_need_no_remark() -> None:
+    query = b"format=srt&word_timestamps=true&max_line_width=42&max_line_count=2&min_cue_gap=0.1"
+
+    assert read_parameters(query).without_effect() == []
 
 
 @pytest.mark.parametrize(

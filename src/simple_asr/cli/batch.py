@@ -113,12 +113,13 @@ async def _outcome(
 ) -> _Outcome:
     try:
         transcript = await _transcript(transcriber, job.media, parameters.options, progress)
-        text = parameters.format.write(transcript).rstrip("\n") + "\n"
+        text = parameters.write(transcript).rstrip("\n") + "\n"
+        notes = [*transcript.warnings, *parameters.without_effect()]
         if job.destination is None:
-            return _Outcome(True, text, transcript.warnings)
+            return _Outcome(True, text, notes)
         # At once, not in turn: what is done stays done if the rest is broken off.
         _save(text, job.destination)
-        return _Outcome(True, "", transcript.warnings)
+        return _Outcome(True, "", notes)
     except AsrError as error:
         return _Outcome(False, "", [error.detail])
 

@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from simple_asr.engine.languages import language_code
+from simple_asr.fields import (
+    Finite,
+    OptionalCount,
+    OptionalFlag,
+    Threshold,
+    no_boolean,
+    null_from_text,
+)
+from simple_asr.transcript.languages import language_code
 
 TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
@@ -33,15 +41,6 @@ MAX_CLIP_SECONDS = 1_000_000
 # The largest vocabulary, large-v3's, has 51,866 tokens. CTranslate2 writes out of bounds for an id
 # beyond the model's own: 2,000,000,000 ended the process with SIGSEGV (4.8.5).
 MAX_TOKEN_ID = 51_865
-
-NULL_WORDS = frozenset({"null", "none"})
-
-
-def _null_from_text(value: Any) -> Any:
-    """A form has no null: the words `null` and `none`, and nothing at all, stand for it."""
-    if isinstance(value, str) and value.strip().lower() in NULL_WORDS | {""}:
-        return None
-    return value
 
 
 def _list_from_text(value: Any) -> Any:
@@ -64,31 +63,18 @@ def _single_item_list(value: Any) -> Any:
     return value
 
 
-def _no_boolean(value: Any) -> Any:
-    """Pydantic reads true as 1; who sends it for a number has mixed up two parameters."""
-    if isinstance(value, bool):
-        raise ValueError("is true or false where a number is wanted")
-    return value
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Threshold = Annotated[Finite | None, BeforeValidator(_no_boolean), BeforeValidator(_null_from_text)]
-OptionalCount = Annotated[
-    int | None, BeforeValidator(_no_boolean), BeforeValidator(_null_from_text)
-]
 Numbers = Annotated[
-    tuple[Annotated[Finite, BeforeValidator(_no_boolean)], ...],
+    tuple[Annotated[Finite, BeforeValidator(no_boolean)], ...],
     Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
 ]
 TokenIds = Annotated[
-    tuple[Annotated[int, BeforeValidator(_no_boolean)], ...],
+    tuple[Annotated[int, BeforeValidator(no_boolean)], ...],
     Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
 ]
-OptionalFlag = Annotated[bool | None, BeforeValidator(_null_from_text)]
 
 
 # Who sets one of these wants Whisper's ladder to the letter.
@@ -107,7 +93,7 @@ class TranscribeOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    language: Annotated[str | None, BeforeValidator(_null_from_text)] = Field(
+    language: Annotated[str | None, BeforeValidator(null_from_text)] = Field(
         None,
         description="Language of the speech, as a code (`en`) or an English name (`english`). "
         "Absent: detected from the first 30 seconds.",
@@ -245,7 +231,7 @@ class TranscribeOptions(BaseModel):
         "`null` or 0: anywhere.",
     )
     keep_when_all_fail: Annotated[
-        Literal["best", "last"] | None, BeforeValidator(_null_from_text)
+        Literal["best", "last"] | None, BeforeValidator(null_from_text)
     ] = Field(
         None,
         description="What is kept of a window that fails its checks at every temperature: the "
@@ -272,7 +258,7 @@ class TranscribeOptions(BaseModel):
         "only where it saves a window. Absent: the server's `AUDIO_SPEEDUP`.",
         examples=[1.25],
     )
-    audio_context: Annotated[Literal["full", "auto"] | None, BeforeValidator(_null_from_text)] = (
+    audio_context: Annotated[Literal["full", "auto"] | None, BeforeValidator(null_from_text)] = (
         Field(
             None,
             description="`full`: the model hears 30 s at a time, as openai-whisper does. `auto`: "
@@ -281,7 +267,7 @@ class TranscribeOptions(BaseModel):
             examples=["auto"],
         )
     )
-    chunking_strategy: Annotated[Literal["auto"] | None, BeforeValidator(_null_from_text)] = Field(
+    chunking_strategy: Annotated[Literal["auto"] | None, BeforeValidator(null_from_text)] = Field(
         None,
         description="`auto`: the recording is cut into chunks of speech at pauses, by voice "
         "activity, and all of them are recognised side by side; silence is left out. Absent: one "

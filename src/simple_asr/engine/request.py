@@ -208,6 +208,7 @@ class Request:
             duration=self._log_mel.content_frames / FRAMES_PER_SECOND,
             model=self._info.name,
             warnings=tuple(self._warnings),
+            task=self._options.task if self._info.is_multilingual else "transcribe",
         )
 
 

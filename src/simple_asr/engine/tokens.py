@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tokenizers
 
-from simple_asr.engine.languages import LANGUAGES
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import InvalidParameter, ModelUnavailable
+from simple_asr.transcript.languages import LANGUAGES
 
 N_TEXT_CONTEXT = 448
 """Tokens the decoder can see: prompt and answer together."""

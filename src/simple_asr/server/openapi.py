@@ -126,6 +126,7 @@ def _transcript_response() -> JsonSchema:
                     "anyOf": [
                         {"$ref": f"{_REF}WhisperResult"},
                         {"$ref": f"{_REF}SimpleResult"},
+                        {"$ref": f"{_REF}VerboseResult"},
                     ]
                 },
                 "examples": {
@@ -144,6 +145,11 @@ def _transcript_response() -> JsonSchema:
                 },
                 "example": 'event: progress\ndata: {"fraction": 0.42, "seconds_done": 12.6, '
                 '"duration": 30.0, "eta_seconds": 3.1}\n\n',
+            },
+            **{
+                row.media_type.partition(";")[0]: {"schema": {"type": "string"}}
+                for row in FORMATS.values()
+                if not row.media_type.startswith(("application/json", "text/plain"))
             },
         },
     }
@@ -242,6 +248,37 @@ def component_schemas() -> dict[str, JsonSchema]:
             "type": "object",
             "required": ["text"],
             "properties": {"text": {"type": "string"}},
+        },
+        "VerboseResult": {
+            "type": "object",
+            "description": "OpenAI's `verbose_json`.",
+            "required": ["task", "language", "duration", "text", "segments"],
+            "properties": {
+                "task": {"type": "string", "enum": ["transcribe", "translate"]},
+                "language": {"type": "string", "description": "In English, as `russian`."},
+                "duration": {"type": "number", "description": "Of the audio, in seconds."},
+                "text": {"type": "string"},
+                "segments": {"type": "array", "items": {"$ref": f"{_REF}Segment"}},
+                "words": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["word", "start", "end"],
+                        "properties": {
+                            "word": {"type": "string"},
+                            "start": {"type": "number"},
+                            "end": {"type": "number"},
+                        },
+                    },
+                },
+                "usage": {
+                    "type": "object",
+                    "properties": {
+                        "type": {"type": "string", "const": "duration"},
+                        "seconds": {"type": "integer"},
+                    },
+                },
+            },
         },
         "TranscribeParameters": {
             "type": "object",

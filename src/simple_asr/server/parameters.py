@@ -1,7 +1,7 @@
-"""The one reader of parameters: query, form fields and JSON documents, to TranscribeOptions.
+"""The one reader of parameters: query, form fields and JSON documents, to TranscribeParameters.
 
-All faults of a request are found before it is answered. What a parameter means is
-`engine/options.py`'s business.
+All faults of a request are found before it is answered. What a parameter means is the business of
+`engine/options.py` and `transcript/cues.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from simple_asr.engine.options import MAX_LIST_ITEMS, TranscribeOptions
@@ -29,7 +29,11 @@ from simple_asr.errors import (
 )
 from simple_asr.server.intake import FILE_FIELDS, HOW_TO_SEND, PARAMS_FIELD
 from simple_asr.server.labels import label, value_label
+from simple_asr.transcript.cues import CueOptions
 from simple_asr.transcript.formats import FORMATS, Format
+from simple_asr.transcript.model import Transcript
+
+OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
 
 DEFAULT_FORMAT = "json"
 # As many as a form may have fields: there is no use for more.
@@ -58,6 +62,28 @@ class TranscribeParameters:
 
     options: TranscribeOptions
     format: Format
+    cues: CueOptions
+
+    def write(self, transcript: Transcript) -> str:
+        """The transcript as it was asked for."""
+        return self.format.write(transcript, self.cues)
+
+    def without_effect(self) -> list[str]:
+        """A sentence for each option of writing that cannot change what is written.
+
+        Of the options of recognition, the transcriber tells.
+        """
+        given = self.cues.given
+        if not self.format.has_cues:
+            return [f"{name} has no effect on format {self.format.name}." for name in given]
+        notes = []
+        if "max_line_count" in given and "max_line_width" not in given:
+            notes.append("max_line_count has no effect without max_line_width.")
+        if {"max_line_width", "max_line_count", "max_words_per_line"} <= set(given):
+            notes.append("max_words_per_line has no effect with max_line_width and max_line_count.")
+        if "highlight_words" in given and self.format.name == "lrc":
+            notes.append("highlight_words has no effect on format lrc.")
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +116,11 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
         + "; ".join(f"`{row.name}`: {row.meaning}" for row in FORMATS.values())
         + ".",
     }
-    return {"format": format_schema, **TranscribeOptions.model_json_schema()["properties"]}
+    return {
+        "format": format_schema,
+        **TranscribeOptions.model_json_schema()["properties"],
+        **CueOptions.model_json_schema()["properties"],
+    }
 
 
 PARAMETERS = frozenset(parameter_schemas())
@@ -116,12 +146,17 @@ def read_parameters(
     given = list(_all_given(query, fields, documents, faults, fields_place))
     values = _merged(given, faults)
     format_ = _format(values.pop("format", DEFAULT_FORMAT), faults)
-    options = _options(values, faults)
+    cue_values = {name: values.pop(name) for name in CueOptions.model_fields if name in values}
+    options = _validated(TranscribeOptions, values, faults)
+    cues = _validated(CueOptions, cue_values, faults)
+    if options is not None and cues is not None and not options.word_timestamps:
+        faults.extend(map(_needs_words, cues.needing_words))
     if faults:
         raise faults[0] if len(faults) == 1 else SeveralErrors(faults[:MAX_FAULTS])
     assert options is not None, "options that are not valid are a fault"
+    assert cues is not None, "options that are not valid are a fault"
     assert format_ is not None, "a format that is not known is a fault"
-    return TranscribeParameters(options, format_)
+    return TranscribeParameters(options, format_, cues)
 
 
 # What was given ---------------------------------------------------------------------------------
@@ -307,9 +342,11 @@ def _format(value: object, faults: _Faults) -> Format | None:
     return None
 
 
-def _options(values: dict[str, object], faults: _Faults) -> TranscribeOptions | None:
+def _validated(
+    options: type[OptionsModel], values: dict[str, object], faults: _Faults
+) -> OptionsModel | None:
     try:
-        return TranscribeOptions.model_validate(values)
+        return options.model_validate(values)
     except ValidationError as error:
         by_field: dict[object, RequestError] = {}
         for detail in error.errors(include_url=False):
@@ -317,6 +354,14 @@ def _options(values: dict[str, object], faults: _Faults) -> TranscribeOptions | 
             by_field.setdefault(detail["loc"][:1], _option_fault(detail))
         faults.extend(by_field.values())
         return None
+
+
+def _needs_words(name: str) -> RequestError:
+    """As openai-whisper's command line refuses it."""
+    return ContradictoryParameters(
+        f"{name} needs the times of words. Give word_timestamps=true too, or leave {name} out.",
+        field=name,
+    )
 
 
 def _option_fault(detail: ErrorDetails) -> RequestError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simple_asr.engine.options import TranscribeOptions
@@ -83,7 +83,8 @@ class FakeTranscriber:
                     await asyncio.Event().wait()
                 if self.late_error is not None:
                     raise self.late_error
-            yield Done(self.transcript)
+            warnings = (*self.transcript.warnings, *options.without_effect())
+            yield Done(replace(self.transcript, warnings=warnings))
         finally:
             self.ended.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Segment:
 class Transcript:
     """The whole result. `duration` is the decoded audio's length in seconds.
 
-    `language` is a code (`en`); `model` names what was served, which may be the fallback;
-    `warnings` are sentences for the caller (damaged media, an option without effect).
+    `language` is a code (`en`), that of the speech; `model` names what was served, which may be
+    the fallback; `warnings` are sentences for the caller (damaged media, an option without effect).
     """
 
     text: str
@@ -55,3 +56,4 @@ class Transcript:
     duration: float
     model: str
     warnings: tuple[str, ...] = ()
+    task: Literal["transcribe", "translate"] = "transcribe"

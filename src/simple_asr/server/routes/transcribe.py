@@ -65,7 +65,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
         )
     record.audio_seconds = transcript.duration
     # In a thread: hours of words take a second to write.
-    content = await asyncio.to_thread(parameters.format.write, transcript)
+    content = await asyncio.to_thread(parameters.write, transcript)
     return Response(
         content,
         media_type=parameters.format.media_type,
@@ -101,7 +101,7 @@ def _progress(progress: Progress, elapsed: float) -> dict[str, object]:
 
 def _done(transcript: Transcript, parameters: TranscribeParameters) -> bytes:
     """The last event: what the answer would be without a stream."""
-    content = parameters.format.write(transcript)
+    content = parameters.write(transcript)
     is_json = parameters.format.media_type == "application/json"
     done = {
         "format": parameters.format.name,
@@ -116,10 +116,9 @@ def _error_message(error: AsrError, request_id: str) -> bytes:
 
 
 def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
-    """The first of them, each once: the engine may repeat what the options say of themselves."""
-    warnings = [*transcript.warnings, *parameters.options.without_effect()]
-    unique = dict.fromkeys(label(warning, MAX_WARNING_CHARACTERS) for warning in warnings)
-    return list(unique)[:MAX_WARNINGS]
+    """The first of them."""
+    warnings = [*transcript.warnings, *parameters.without_effect()]
+    return [label(warning, MAX_WARNING_CHARACTERS) for warning in warnings[:MAX_WARNINGS]]
 
 
 def _warning_header(warnings: list[str]) -> dict[str, str]:

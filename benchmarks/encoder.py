@@ -31,13 +31,14 @@ from simple_asr.engine.tuning import tune
 if sys.argv[2] == "True":
     tune()
 import numpy as np
-from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
-backend = CTranslate2Backend("model", Path(sys.argv[1]), device="cpu", compute_type="int8")
+from simple_asr.engine.backends.ctranslate2 import load_replicas
+options = {"device": "cpu", "compute_type": "int8", "num_threads": 0}
+backend = load_replicas("model", Path(sys.argv[1]), **options)[0]
 window = np.random.default_rng(0).normal(0, 0.5, (backend.info.n_mels, 3000)).astype(np.float32)
-backend.encode(window)
+backend.encode([window])
 began = time.perf_counter()
 for _ in range(5):
-    backend.encode(window)
+    backend.encode([window])
 print((time.perf_counter() - began) / 5 * 1000)
 """
 

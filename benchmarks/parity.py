@@ -38,7 +38,7 @@ from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.audio.features import LogMel
 from simple_asr.audio.recording import SAMPLE_RATE, Recording
 from simple_asr.engine.backends.base import Backend, ModelInfo
-from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
+from simple_asr.engine.backends.ctranslate2 import load_replicas
 from simple_asr.engine.engine import Engine
 from simple_asr.engine.fallback import window_result
 from simple_asr.engine.models import ModelStore
@@ -226,7 +226,9 @@ class Ours:
     """Our engine, in this process."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        backend = CTranslate2Backend(name, folder, device="cpu", compute_type="float32")
+        (backend,) = load_replicas(
+            name, folder, device="cpu", compute_type="float32", num_threads=1
+        )
         self._backend = _Recorder(backend)
         self._engine = Engine([self._backend], max_batch_size=1, max_requests=1)
 
@@ -276,8 +278,8 @@ class _Recorder:
     def tokenizer(self) -> Tokenizer:
         return self._backend.tokenizer
 
-    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
-        return self._backend.encode(log_mel)
+    def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
+        return self._backend.encode(log_mels)
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
         return self._backend.detect_language(encoded)
@@ -338,7 +340,7 @@ class Theirs:
         theirs = self._transcribe(question).calls[number].tokens
         position = _common_length(theirs, ours)
         mel, options = self._windows[number]
-        task = whisper.decoding.DecodingTask(self._loaded, replace(options, beam_size=None))
+        task = whisper.decoding.DecodingTask(self._loaded, options)
         tokens = torch.tensor([[*task.initial_tokens, *theirs[:position]]])
         with torch.no_grad():
             logits = self._loaded.logits(tokens, self._loaded.embed_audio(mel[None]))[:, -1]
@@ -520,6 +522,8 @@ def first_difference(theirs: Theirs, question: Question, their: Answer, our: Ans
     for number, (a, b) in enumerate(zip(their.calls, our.calls, strict=False)):
         if a.prompt != b.prompt or a.temperature != b.temperature:
             return f"call {number}: another prompt or temperature ({a.temperature:g})"
+        if a.tokens != b.tokens and question.case.options.get("beam_size"):
+            return f"call {number}: avg_logprob {a.avg_logprob:.4f}, ours {b.avg_logprob:.4f}"
         if a.tokens != b.tokens:
             position, margin = theirs.margin(question, number, b.tokens)
             kind = "a tie" if abs(margin) < TIE else "NOT A TIE"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -113,10 +113,10 @@ class HeldEncoder(FakeBackend):
         self.is_encoding = threading.Event()
         self.may_encode = threading.Event()
 
-    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+    def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         self.is_encoding.set()
         self.may_encode.wait(WAIT)
-        return super().encode(log_mel)
+        return super().encode(log_mels)
 
 
 def test_options_that_cannot_share_a_call_do_not(engine: Engine, backend: FakeBackend) -> None:
@@ -174,6 +174,46 @@ def test_a_window_that_cannot_be_heard_costs_nobody_else_the_answer(
     with pytest.raises(EngineFailed):
         broken.transcript()
     assert gone.ends.empty()
+
+
+def test_windows_are_encoded_in_calls_as_large_as_suits_the_model(tokenizer: Tokenizer) -> None:
+    backend = FakeBackend(tokenizer, encode_batch_size=3)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    first = hold(engine, backend)
+    others = [Caller() for _ in range(4)]
+    for other in others:
+        engine.submit(request(backend), other)
+
+    backend.gate.set()
+
+    assert all(caller.transcript().text == " Hello." for caller in [first, *others])
+    assert backend.encoded_together == [1, 3, 1]
+    assert [len(batch) for batch in backend.batches] == [1, 4]
+    engine.close()
+
+
+def test_a_window_that_cannot_be_heard_costs_those_encoded_with_it_nothing(
+    tokenizer: Tokenizer,
+) -> None:
+    backend = FakeBackend(tokenizer, encode_batch_size=3)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    hold(engine, backend)
+    broken, sound = Caller(), Caller()
+    failing = Request(
+        TranscribeOptions(language="en"),
+        LogMel(Broken(2.0), 80),
+        backend.info,
+        backend.tokenizer,
+    )
+    engine.submit(failing, broken)
+    engine.submit(request(backend), sound)
+
+    backend.gate.set()
+
+    assert sound.transcript().text == " Hello."
+    with pytest.raises(EngineFailed):
+        broken.transcript()
+    engine.close()
 
 
 def test_a_listener_that_fails_does_not_end_the_worker(

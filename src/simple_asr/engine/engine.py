@@ -55,6 +55,8 @@ class Engine:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self.statistics = Statistics()
+        self._backends = backends
+        self._num_running = len(backends)
         self._threads = [
             threading.Thread(
                 target=self._run, args=(backend,), name=f"asr-engine-{index}", daemon=True
@@ -130,7 +132,16 @@ class Engine:
             if not batch:
                 break
             self._serve(backend, batch)
-        backend.close()
+        self._end_worker()
+
+    def _end_worker(self) -> None:
+        """Replicas may share their weights: the last worker gives them all back."""
+        with self._lock:
+            self._num_running -= 1
+            if self._num_running:
+                return
+        for backend in self._backends:
+            backend.close()
 
     def _serve(self, backend: Backend, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
@@ -156,35 +167,42 @@ class Engine:
         """Encodes the batch, without the second windows of a request once somebody new waits."""
         heard: list[Window] = []
         owners: set[object] = set()
-        for index, window in enumerate(batch):
-            if window.owner in owners and window.audio.encoded is None:
-                with self._work:
-                    if self._scheduler.has_others_than(owners):
-                        self._scheduler.put_back(
-                            [w for w in batch[index:] if w.owner in self._listeners]
-                        )
-                        self._work.notify()
-                        break
-            owners.add(window.owner)
-            if self._hear(backend, window):
-                heard.append(window)
+        while batch and not self._gives_way(batch, owners):
+            group = batch[: backend.info.encode_batch_size]
+            batch = batch[len(group) :]
+            owners.update(window.owner for window in group)
+            heard += self._hear(backend, group)
         return heard
 
-    def _hear(self, backend: Backend, window: Window) -> bool:
-        """Encodes a window; False when its caller left, or when it failed, which costs no other."""
-        with self._lock:
-            if window.owner not in self._listeners:
+    def _gives_way(self, batch: list[Window], owners: set[object]) -> bool:
+        """Puts back windows of `owners`, who have their turn already, when another waits."""
+        if batch[0].owner not in owners or batch[0].audio.encoded is not None:
+            return False
+        with self._work:
+            if not self._scheduler.has_others_than(owners):
                 return False
+            self._scheduler.put_back([w for w in batch if w.owner in self._listeners])
+            self._work.notify()
+            return True
+
+    def _hear(self, backend: Backend, windows: Sequence[Window]) -> list[Window]:
+        """Encodes windows, and returns them without those whose caller left or that failed."""
+        with self._lock:
+            windows = [window for window in windows if window.owner in self._listeners]
+        if not windows:
+            return []
         try:
-            encode(backend, window)
+            encode(backend, windows)
         except Exception:
+            if len(windows) > 1:  # the failure of one costs no other
+                return [heard for window in windows for heard in self._hear(backend, [window])]
             with self._lock:
                 # Who leaves closes the recording, perhaps while it is read.
-                if window.owner in self._listeners:
+                if windows[0].owner in self._listeners:
                     logger.exception("A window could not be encoded")
-                    self._fail_call(window)
-            return False
-        return True
+                    self._fail_call(windows[0])
+            return []
+        return list(windows)
 
     def _hand_over(self, window: Window, answer: Answer) -> None:
         request = window.owner
@@ -242,13 +260,13 @@ def _tell(listener: Listener, event: Event | AsrError) -> None:
         logger.exception("A listener failed")
 
 
-def encode(backend: Backend, window: Window) -> None:
-    """Has the model hear a window, once: its output is kept for the next steps on it.
-
-    One window at a time: sharing an encoder call gains nothing on a CPU and takes twice the memory.
-    """
-    if window.audio.encoded is None:
-        window.audio.encoded = backend.encode(window.audio.log_mel())
+def encode(backend: Backend, windows: Sequence[Window]) -> None:
+    """Has the model hear windows of one context, each once: its output is kept for later steps."""
+    new = [window.audio for window in windows if window.audio.encoded is None]
+    if new:
+        outputs = backend.encode([audio.log_mel() for audio in new])
+        for audio, encoded in zip(new, outputs, strict=True):
+            audio.encoded = encoded
 
 
 def ask(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
@@ -269,8 +287,8 @@ def ask(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
 
 def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
     """Encodes windows with equal keys, and asks the model about them in one call."""
-    for window in batch:
-        encode(backend, window)
+    for start in range(0, len(batch), backend.info.encode_batch_size):
+        encode(backend, batch[start : start + backend.info.encode_batch_size])
     return ask(backend, batch)
 
 

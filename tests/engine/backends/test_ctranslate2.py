@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from whisper_normalizer.basic import BasicTextNormalizer
 
 from simple_asr.audio.decode import DecoderPool
 from simple_asr.audio.features import N_FRAMES, LogMel
-from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend
+from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend, SharedModel, load_replicas
 from simple_asr.engine.engine import Engine, answer_batch
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
@@ -36,7 +37,9 @@ SILENCE = np.full((80, N_FRAMES), -1.5, np.float32)
 @pytest.fixture(scope="module")
 def backend(base_model: Path) -> Iterator[CTranslate2Backend]:
     """`base` in float32, in which a batch's company must not show."""
-    backend = CTranslate2Backend("base", base_model, device="cpu", compute_type="float32")
+    (backend,) = load_replicas(
+        "base", base_model, device="cpu", compute_type="float32", num_threads=1
+    )
     yield backend
     backend.close()
 
@@ -44,8 +47,8 @@ def backend(base_model: Path) -> Iterator[CTranslate2Backend]:
 @pytest.fixture(scope="module")
 def engine(base_model: Path) -> Iterator[Engine]:
     """`base` as it is served on a CPU."""
-    backend = CTranslate2Backend("base", base_model, device="cpu", compute_type="int8")
-    engine = Engine([backend], max_batch_size=8, max_requests=100)
+    replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=2)
+    engine = Engine(replicas, max_batch_size=8, max_requests=100)
     yield engine
     engine.close()
 
@@ -304,4 +307,29 @@ def test_broken_weights_are_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
 
     with pytest.raises(ModelUnavailable, match="Download it again"):
-        CTranslate2Backend("broken", tmp_path, device="cpu", compute_type="float32")
+        load_replicas("broken", tmp_path, device="cpu", compute_type="float32", num_threads=1)
+
+
+def test_a_caller_who_is_alone_gets_all_threads_and_one_beside_others_does_not() -> None:
+    side_by_side, together = MagicMock(), MagicMock()
+    model = SharedModel(side_by_side, together)
+
+    with model.in_use() as first, model.in_use() as second:
+        pass
+    with model.in_use() as third:
+        pass
+
+    assert (first, second, third) == (together, side_by_side, together)
+
+
+def test_one_thread_and_all_threads_write_the_same(
+    base_model: Path, heard: dict[str, LogMel]
+) -> None:
+    backend, _ = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=2)
+
+    alone = decoded(backend, decode_window(backend, heard["en"]))
+    with backend.model.in_use():
+        beside_another = decoded(backend, decode_window(backend, heard["en"]))
+
+    assert alone == beside_another
+    backend.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,16 @@ from simple_asr.errors import ModelUnavailable
 _HOPELESS = -100.0
 """A sum of log-probabilities below that of any text."""
 
+# More workers would each find too few windows to share a call.
+_MAX_CPU_WORKERS = 8
+
+# A CPU's workers get weights of their own only where the file is this small beside all memory.
+_LARGEST_SHARE_OF_MEMORY = 1 / 16
+
+# On a GPU a worker prepares its next windows while another's are computed.
+_WORKERS_PER_GPU = 2
+_GPU_ENCODE_BATCH_SIZE = 8
+
 
 def library_version() -> str:
     return str(ctranslate2.__version__)
@@ -52,63 +65,149 @@ def best_compute_type(device: str) -> str:
 def load_replicas(
     name: str, folder: Path, *, device: str, compute_type: str, num_threads: int
 ) -> list[CTranslate2Backend]:
-    """One replica for each GPU, or one on the CPU. Raises ModelUnavailable."""
+    """A replica for each worker; those of one device share its weights. Raises ModelUnavailable."""
     if compute_type == "auto":
         compute_type = best_compute_type(device)
-    return [
-        CTranslate2Backend(
-            name,
-            folder,
-            device=device,
-            device_index=index,
-            compute_type=compute_type,
-            num_threads=num_threads,
+    if device == "cuda":
+        models = _gpu_models(name, folder, compute_type)
+    else:
+        models = _cpu_models(name, folder, compute_type, num_threads)
+    tokenizer = Tokenizer.from_folder(folder)
+    return [CTranslate2Backend(name, model, tokenizer) for model in models]
+
+
+def _gpu_models(name: str, folder: Path, compute_type: str) -> list[SharedModel]:
+    """An entry a worker. All GPUs have a first worker before any has a second."""
+    models = [
+        SharedModel(
+            _load(
+                name,
+                folder,
+                "cuda",
+                compute_type,
+                device_index=index,
+                inter_threads=_WORKERS_PER_GPU,
+            )
         )
-        for index in range(num_gpus() if device == "cuda" else 1)
+        for index in range(num_gpus())
     ]
+    return models * _WORKERS_PER_GPU
+
+
+def _cpu_models(name: str, folder: Path, compute_type: str, num_threads: int) -> list[SharedModel]:
+    """One model for all workers, an entry a worker.
+
+    Workers of one thread each serve many requests fastest, all threads together serve one. Both
+    are had by loading the weights twice, where memory allows; else there is one worker with all
+    threads. Figures: docs/benchmarks.md, "Workers on a CPU".
+    """
+    num_threads = num_threads or num_cores()
+    together = _load(name, folder, "cpu", compute_type, intra_threads=num_threads)
+    num_workers = min(num_threads, _MAX_CPU_WORKERS)
+    if num_workers == 1 or not _fits_twice(folder):
+        return [SharedModel(together)]
+    side_by_side = _load(
+        name,
+        folder,
+        "cpu",
+        compute_type,
+        intra_threads=num_threads // num_workers,
+        inter_threads=num_workers,
+    )
+    return [SharedModel(side_by_side, together)] * num_workers
+
+
+def num_cores() -> int:
+    """Cores this process may use: fewer than the machine's under taskset or in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fits_twice(folder: Path) -> bool:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (folder / "model.bin").stat().st_size <= _LARGEST_SHARE_OF_MEMORY * memory
+
+
+def _load(
+    name: str,
+    folder: Path,
+    device: str,
+    compute_type: str,
+    *,
+    device_index: int = 0,
+    intra_threads: int = 0,
+    inter_threads: int = 1,
+) -> ctranslate2.models.Whisper:
+    try:
+        return ctranslate2.models.Whisper(
+            str(folder),
+            device=device,
+            device_index=device_index,
+            compute_type=compute_type,
+            intra_threads=intra_threads,
+            inter_threads=inter_threads,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnavailable(
+            f"The model {name!r} cannot be loaded on {device} as {compute_type}: {error}. "
+            "Download it again with `simple-asr models download`, or choose another "
+            "COMPUTE_TYPE or MODEL_DEVICE."
+        ) from error
+
+
+class SharedModel:
+    """Weights that several workers call at once, and perhaps the same with all threads together.
+
+    A caller who is alone gets the threads together. `_lock` guards the number of callers.
+    """
+
+    def __init__(
+        self,
+        model: ctranslate2.models.Whisper,
+        together: ctranslate2.models.Whisper | None = None,
+    ) -> None:
+        self._model = model
+        self._together = together or model
+        self._num_callers = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def in_use(self) -> Iterator[ctranslate2.models.Whisper]:
+        """The model to call now: both answer the same, to the last bit."""
+        with self._lock:
+            self._num_callers += 1
+            model = self._together if self._num_callers == 1 else self._model
+        try:
+            yield model
+        finally:
+            with self._lock:
+                self._num_callers -= 1
+
+    def unload(self) -> None:
+        self._model.unload_model()
+        self._together.unload_model()
 
 
 class CTranslate2Backend:
-    """One model on one device. Encoder output is kept in main memory, one array a window.
+    """One worker's view of a model. Encoder output is kept in main memory, one array a window.
 
     A `StorageView` over an array does not keep it alive: each array below has a name that outlives
     the call.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        *,
-        device: str,
-        device_index: int = 0,
-        compute_type: str,
-        num_threads: int = 0,
-    ) -> None:
-        """Loads the weights. `num_threads` 0 is one per core. Raises ModelUnavailable."""
-        try:
-            self._model = ctranslate2.models.Whisper(
-                str(folder),
-                device=device,
-                device_index=device_index,
-                compute_type=compute_type,
-                intra_threads=num_threads,
-                inter_threads=1,
+    def __init__(self, name: str, model: SharedModel, tokenizer: Tokenizer) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
+        with model.in_use() as loaded:
+            self._info = ModelInfo(
+                name=name,
+                is_multilingual=loaded.is_multilingual,
+                n_mels=loaded.n_mels,
+                device=loaded.device,
+                compute_type=loaded.compute_type,
+                encode_batch_size=1 if loaded.device == "cpu" else _GPU_ENCODE_BATCH_SIZE,
             )
-        except (RuntimeError, ValueError) as error:
-            raise ModelUnavailable(
-                f"The model {name!r} cannot be loaded on {device} as {compute_type}: {error}. "
-                "Download it again with `simple-asr models download`, or choose another "
-                "COMPUTE_TYPE or MODEL_DEVICE."
-            ) from error
-        self._tokenizer = Tokenizer.from_folder(folder)
-        self._info = ModelInfo(
-            name=name,
-            is_multilingual=self._model.is_multilingual,
-            n_mels=self._model.n_mels,
-            device=device,
-            compute_type=self._model.compute_type,
-        )
 
     @property
     def info(self) -> ModelInfo:
@@ -118,15 +217,17 @@ class CTranslate2Backend:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
-        features = np.ascontiguousarray(log_mel[None])
-        encoded = self._model.encode(ctranslate2.StorageView.from_array(features), to_cpu=True)
+    def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
+        features = np.stack(log_mels)
+        with self.model.in_use() as model:
+            encoded = model.encode(ctranslate2.StorageView.from_array(features), to_cpu=True)
         # A copy, since neither a StorageView nor an array over one keeps the other alive.
-        return np.array(encoded)[0]
+        return list(np.array(encoded))
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
         stacked = np.stack(encoded)
-        answers = self._model.detect_language(ctranslate2.StorageView.from_array(stacked))
+        with self.model.in_use() as model:
+            answers = model.detect_language(ctranslate2.StorageView.from_array(stacked))
         return [
             Detected({token.strip("<|>"): probability for token, probability in answer})
             for answer in answers
@@ -152,39 +253,41 @@ class CTranslate2Backend:
         search = steps[0].search
         is_sampling = search.temperature > 0
         stacked = np.stack(encoded)
-        results = self._model.generate(
-            ctranslate2.StorageView.from_array(stacked),
-            [list(step.prompt.tokens) for step in steps],
-            beam_size=search.beam_size,
-            patience=search.patience,
-            num_hypotheses=search.num_hypotheses,
-            # At 0, beam search would stop at the first finished beam; the engine ranks them all.
-            length_penalty=_score_exponent(search),
-            max_length=_max_length(steps[0]),
-            return_scores=True,
-            return_no_speech_prob=True,
-            max_initial_timestamp_index=search.max_initial_timestamp_index,
-            suppress_blank=search.suppress_blank,
-            suppress_tokens=list(search.suppress_tokens) or None,
-            sampling_topk=0 if is_sampling else 1,
-            sampling_temperature=search.temperature if is_sampling else 1,
-        )
+        with self.model.in_use() as model:
+            results = model.generate(
+                ctranslate2.StorageView.from_array(stacked),
+                [list(step.prompt.tokens) for step in steps],
+                beam_size=search.beam_size,
+                patience=search.patience,
+                num_hypotheses=search.num_hypotheses,
+                # At 0, beam search would stop at the first finished beam; the engine ranks them.
+                length_penalty=_score_exponent(search),
+                max_length=_max_length(steps[0]),
+                return_scores=True,
+                return_no_speech_prob=True,
+                max_initial_timestamp_index=search.max_initial_timestamp_index,
+                suppress_blank=search.suppress_blank,
+                suppress_tokens=list(search.suppress_tokens) or None,
+                sampling_topk=0 if is_sampling else 1,
+                sampling_temperature=search.temperature if is_sampling else 1,
+            )
         return [_decoded(result, step) for result, step in zip(results, steps, strict=True)]
 
     def align(
         self, encoded: Sequence[Encoded], steps: Sequence[Align], num_frames: Sequence[int]
     ) -> list[Aligned]:
         stacked = np.stack(encoded)
-        results = self._model.align(
-            ctranslate2.StorageView.from_array(stacked),
-            list(steps[0].start_sequence),
-            [list(step.text_tokens) for step in steps],
-            list(num_frames),
-        )
+        with self.model.in_use() as model:
+            results = model.align(
+                ctranslate2.StorageView.from_array(stacked),
+                list(steps[0].start_sequence),
+                [list(step.text_tokens) for step in steps],
+                list(num_frames),
+            )
         return [_aligned(result) for result in results]
 
     def close(self) -> None:
-        self._model.unload_model()
+        self.model.unload()
 
 
 def _max_length(step: Decode) -> int:

@@ -33,13 +33,19 @@ Script = Callable[[Decode], Decoded]
 class FakeBackend:
     """Answers at once, or, while `gate` is cleared, when the test sets it.
 
-    `batches` lists the steps of every call, in order, for tests to look at; `is_working` is set
-    once there is one.
+    `batches` lists the steps of every call, in order, for tests to look at, `encoded_together` the
+    windows of every call of the encoder; `is_working` is set once there is a batch.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, script: Script | None = None, *, is_multilingual: bool = True
+        self,
+        tokenizer: Tokenizer,
+        script: Script | None = None,
+        *,
+        is_multilingual: bool = True,
+        encode_batch_size: int = 1,
     ) -> None:
+        self.encoded_together: list[int] = []
         self.batches: list[list[Step]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -47,7 +53,7 @@ class FakeBackend:
         self.is_closed = False
         self._tokenizer = tokenizer
         self._script = script or self.say_hello
-        self._info = ModelInfo("fake", is_multilingual, 80, "cpu", "float32")
+        self._info = ModelInfo("fake", is_multilingual, 80, "cpu", "float32", encode_batch_size)
 
     @property
     def info(self) -> ModelInfo:
@@ -57,10 +63,14 @@ class FakeBackend:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
-        if log_mel.shape[0] != 80 or not 0 < log_mel.shape[1] <= N_FRAMES or log_mel.shape[1] % 2:
-            raise ValueError(f"expected a window of shape (80, context), got {log_mel.shape}")
-        return float(log_mel.mean())
+    def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
+        shape = np.stack(log_mels).shape
+        if len(log_mels) > self.info.encode_batch_size:
+            raise ValueError(f"{len(log_mels)} windows at once")
+        if shape[1] != 80 or not 0 < shape[2] <= N_FRAMES or shape[2] % 2:
+            raise ValueError(f"expected windows of shape (80, context), got {shape}")
+        self.encoded_together.append(len(log_mels))
+        return [float(log_mel.mean()) for log_mel in log_mels]
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
         return [Detected({"en": 0.9, "ru": 0.1}) for _ in encoded]

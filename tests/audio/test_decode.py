@@ -311,6 +311,32 @@ def test_a_process_reports_errors_about_media_only(
     assert len(caught.value.detail) <= 400
 
 
+def test_a_system_without_a_protection_is_told_of_once(
+    spool: Path,
+    tmp_path: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    impostor = tmp_path / "impostor"
+    impostor.write_text(
+        '#!/bin/sh\necho \'{"ready": ["seccomp"]}\' >&0\n'
+        "while head -c 1 | grep -q ''; do echo '{\"done\": []}' >&0; done"
+    )
+    impostor.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(impostor))
+
+    with contextlib.closing(DecoderPool(1, DecodeLimits(), spool)) as pool:
+        pool.decode(clip).close()
+        pool.decode(clip).close()
+        missing = pool.missing_protections
+
+    assert missing == ("seccomp",)
+    assert [record.message for record in caplog.records if "without" in record.message] == [
+        "This system leaves decoder processes without: seccomp."
+    ]
+
+
 # What the system may do ------------------------------------------------------------------------
 
 

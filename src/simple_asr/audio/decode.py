@@ -76,6 +76,8 @@ class DecoderPool:
         self._decoders = tuple(_Decoder(limits) for _ in range(size))
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         self._is_closing = False
+        # What this system does not offer them, as far as a file has shown.
+        self.missing_protections: tuple[str, ...] = ()
         self._lock = threading.Lock()
         # Linux ends such a child with the thread, not the process, that started it. So one thread
         # starts them all, and it lives as long as the pool.
@@ -136,6 +138,10 @@ class DecoderPool:
             self._give_back(decoder)
 
     def _give_back(self, decoder: _Decoder) -> None:
+        if decoder.missing_protections and not self.missing_protections:
+            self.missing_protections = decoder.missing_protections
+            names = ", ".join(self.missing_protections)
+            logger.warning("This system leaves decoder processes without: %s.", names)
         if decoder.is_fit or self._is_closing:
             self._idle.put(decoder)
         else:
@@ -166,6 +172,7 @@ class _Decoder:
         self._is_ready = False
         self._is_busy = False
         self._num_files = 0
+        self.missing_protections: tuple[str, ...] = ()
 
     @property
     def process_id(self) -> int | None:
@@ -244,8 +251,8 @@ class _Decoder:
         except (OSError, EOFError, ValueError) as error:
             logger.error("A decoder process did not start: %s.", self._end_of_process(error))
             raise _unavailable() from None
-        if isinstance(answer, Ready) and answer.unhardened:
-            logger.info("This system leaves decoders without: %s.", ", ".join(answer.unhardened))
+        if isinstance(answer, Ready):
+            self.missing_protections = answer.unhardened
         self._is_ready = True
 
     def _ask(self, media: int, samples: int) -> None:

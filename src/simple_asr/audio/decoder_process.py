@@ -6,6 +6,8 @@ with a Unix socket as standard input (`decoder_protocol.py`). What it does with 
 
 from __future__ import annotations
 
+# socket.recv_fds imports it at its first call, which a confined process cannot.
+import array  # noqa: F401
 import ctypes
 import io
 import os
@@ -15,7 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from simple_asr.audio import media
+from simple_asr.audio import media, sandbox
 from simple_asr.audio.decoder_protocol import (
     BYTES_PER_SAMPLE,
     REQUEST,
@@ -48,10 +50,7 @@ def main() -> None:
 
 
 def harden(limits: DecodeLimits) -> tuple[str, ...]:
-    """Gives up what decoding does not need, for good; returns what this system refused.
-
-    The one place for it: a filter of system calls belongs here too.
-    """
+    """Gives up what decoding does not need, for good; names what this system does not offer."""
     # A terminal's Ctrl-C and a service manager's stop reach every process of the server, and
     # requests under way are to be finished. This one ends with its socket, or by SIGKILL.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -64,14 +63,12 @@ def harden(limits: DecodeLimits) -> tuple[str, ...]:
         "few open files": _limit(resource.RLIMIT_NOFILE, 32),
         "bounded output": _limit(resource.RLIMIT_FSIZE, largest_output),
         "bounded memory": _limit(resource.RLIMIT_AS, limits.memory_bytes),
-        "no new privileges": _prctl(_PR_SET_NO_NEW_PRIVS, 1),
-        "ends with the server": _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        "no new privileges": sandbox.set_no_new_privileges(),
+        "ends with the server": _end_with_parent(),
+        # Last: nothing above could be done after it.
+        **sandbox.confine(),
     }
     return tuple(name for name, holds in protections.items() if not holds)
-
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 def _limit(resource_kind: int, value: int) -> bool:
@@ -83,11 +80,11 @@ def _limit(resource_kind: int, value: int) -> bool:
     return True
 
 
-def _prctl(option: int, value: int) -> bool:
-    """Linux's prctl(2); True when it holds."""
+def _end_with_parent() -> bool:
+    """By prctl(2), PR_SET_PDEATHSIG; True when it holds."""
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+    return bool(ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0) == 0)
 
 
 def receive_files(connection: socket.socket) -> tuple[io.FileIO, io.FileIO] | None:

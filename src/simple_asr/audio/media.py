@@ -7,7 +7,9 @@ its rate, nor that what comes after a damaged packet is damaged too.
 from __future__ import annotations
 
 import errno
+import importlib
 import io
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -78,9 +80,13 @@ class Damage:
 
 
 def prepare() -> None:
-    """Once per process, before the first file: silences libav, and looks up its decoders."""
+    """Once per process, before the first file: silences libav, and loads what it loads late."""
     av.logging.set_level(None)
     decoders()
+    # PyAV imports a kind of track when a file first has one; a confined process cannot.
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if module.name.endswith(".stream"):
+            importlib.import_module(module.name)
 
 
 def decode(media: io.FileIO, writer: SampleWriter, limits: DecodeLimits) -> tuple[str, ...]:

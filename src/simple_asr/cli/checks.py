@@ -17,7 +17,7 @@ import stat
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -123,6 +123,7 @@ def check_decoder() -> Iterator[Finding]:
             media.write_bytes(_silent_wav())
             with closing(DecoderPool(1, DecodeLimits(), Path(folder))) as pool, pool.decode(media):
                 pass
+            missing = pool.missing_protections
     except (AsrError, OSError) as error:
         yield Finding(
             "error",
@@ -136,6 +137,19 @@ def check_decoder() -> Iterator[Finding]:
             "Decoder",
             f"decodes in a child process, ready after {time.monotonic() - began:.1f} s",
         )
+        yield _confinement(missing)
+
+
+def _confinement(missing: Sequence[str]) -> Finding:
+    if not missing:
+        return Finding("ok", "Confinement", "decoders can open no file or address, and run nothing")
+    return Finding(
+        "warning",
+        "Confinement",
+        f"this system leaves decoders without: {', '.join(missing)}",
+        "Linux 5.13 or newer on x86-64 or ARM64 has all of it; a container's own filter of system "
+        "calls must let seccomp and Landlock through.",
+    )
 
 
 def _silent_wav() -> bytes:

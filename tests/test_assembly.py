@@ -108,3 +108,18 @@ def test_a_spool_that_cannot_be_made_is_told_with_its_variable(
 
     with pytest.raises(ConfigurationError, match="SPOOL_DIR"):
         assembly.build_transcriber(settings(models_root, spool_dir=tmp_path / "file" / "spool"))
+
+
+@pytest.mark.weights
+def test_of_a_folder_given_as_a_path_only_the_name_is_told(
+    base_model: Path, tmp_path: Path
+) -> None:
+    chosen = settings(base_model.parent, default_model=str(base_model), spool_dir=tmp_path)
+
+    transcriber = assembly.build_transcriber(chosen)
+    loaded = assembly.load_model(chosen)
+
+    assert transcriber.model_state.requested == base_model.name
+    assert loaded.backends[0].info.name == base_model.name
+    transcriber.close()
+    loaded.backends[0].close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
 from simple_asr.engine.backends.base import Backend
-from simple_asr.engine.models import ModelStore, OnDownload
+from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
@@ -40,7 +40,7 @@ def build_transcriber(
     return LocalTranscriber(
         decoder,
         lambda: load_model(settings, on_download),
-        model_name=settings.default_model,
+        model_name=shown_name(settings.default_model),
         shortcuts=Shortcuts(settings.audio_speedup, settings.audio_context == "auto"),
         max_batch_size=settings.max_batch_size,
         max_requests=settings.max_waiting_requests,
@@ -117,4 +117,4 @@ def _load(
 ) -> Sequence[Backend]:
     files = store.resolve(name, on_download)
     options = LoadOptions(device, settings.compute_type, settings.cpu_threads)
-    return BACKENDS["ctranslate2"](name, files.folder, options)
+    return BACKENDS["ctranslate2"](shown_name(name), files.folder, options)

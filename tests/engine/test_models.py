@@ -20,7 +20,7 @@ from simple_asr.engine import models
 from simple_asr.engine.bundled import BundledCopy, bundled_copy
 from simple_asr.engine.catalogue import KNOWN_MODELS, PublishedModel
 from simple_asr.engine.fake_hub import FakeHub
-from simple_asr.engine.models import DownloadProgress, ModelStore
+from simple_asr.engine.models import DownloadProgress, ModelStore, shown_name
 from simple_asr.errors import ModelUnavailable, StorageFull
 
 NAME = "someone/whisper-ct2"
@@ -107,6 +107,16 @@ def test_a_relative_path_may_look_like_owner_and_name(
 def test_a_path_to_nothing_is_an_error_and_not_a_name(root: Path, name: str) -> None:
     with pytest.raises(ModelUnavailable, match="The model folder"):
         ModelStore(root, offline=True).resolve(name)
+
+
+@pytest.mark.parametrize("written", ["{}/mine", "{}/mine/", "{}/other/../mine"])
+def test_callers_see_a_folders_name_and_not_its_path(tmp_path: Path, written: str) -> None:
+    assert shown_name(written.format(tmp_path)) == "mine"
+
+
+@pytest.mark.parametrize("name", ["turbo", "large", "someone/whisper-ct2"])
+def test_any_other_name_is_shown_as_it_is_written(name: str) -> None:
+    assert shown_name(name) == name
 
 
 @pytest.mark.parametrize(

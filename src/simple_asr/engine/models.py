@@ -325,15 +325,26 @@ class ModelStore:
             ) from error
 
 
-def _as_folder(name: str) -> Path | None:
-    """The folder a name stands for when written as a path; `owner/name` is one if it exists."""
+def shown_name(name: str) -> str:
+    """A model's name for callers: of a folder given as a path, only the folder's own."""
+    return Path(name).resolve().name if _is_path(name) else name
+
+
+def _is_path(name: str) -> bool:
+    """Whether it is written as one; `owner/name` is one if it exists."""
     if "/" not in name and not name.startswith((".", "~")):
+        return False
+    return not _REPOSITORY.fullmatch(name) or Path(name).is_dir()
+
+
+def _as_folder(name: str) -> Path | None:
+    """The folder a name stands for when written as a path."""
+    if not _is_path(name):
         return None
     try:
-        folder = Path(name).expanduser()
+        return Path(name).expanduser()
     except RuntimeError as error:
         raise ModelUnavailable(f"The model folder {name!r}: {error}") from error
-    return None if _REPOSITORY.fullmatch(name) and not folder.is_dir() else folder
 
 
 def _refuse_incomplete(folder: Path) -> None:

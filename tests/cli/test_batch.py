@@ -17,8 +17,8 @@ from rich.console import Console
 from simple_asr.cli.batch import NUM_AT_ONCE, Job, plan_jobs, transcribe_jobs
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import InvalidParameter, UnreadableMedia
-from simple_asr.server.parameters import read_parameters
 from simple_asr.service.fake import TRANSCRIPT
+from simple_asr.service.parameters import read_parameters
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Done, Event, Progress
 from simple_asr.transcript.formats import FORMATS

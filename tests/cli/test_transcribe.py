@@ -22,7 +22,7 @@ from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.engine.tokens import Tokenizer, sot_sequence
 from simple_asr.engine.window import Decode
 from simple_asr.errors import ModelUnavailable, RequestError
-from simple_asr.server.parameters import read_parameters
+from simple_asr.service.parameters import read_parameters
 from simple_asr.service.transcriber import LoadedModel
 from simple_asr.settings import Settings
 from tests.support import WAIT, Clip

@@ -13,8 +13,8 @@ import pytest
 from simple_asr import errors
 from simple_asr.errors import AsrError, Cancelled, ConfigurationError, InvalidKeyFile
 from simple_asr.server import problems
-from simple_asr.server.parameters import parameter_schemas
 from simple_asr.server.problems import status_of
+from simple_asr.service.parameters import parameter_schemas
 from simple_asr.transcript.formats import FORMATS
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from simple_asr.server.parameters import PARAMETERS
 from simple_asr.server.problems import STATUSES
+from simple_asr.service.parameters import PARAMETERS
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simple_asr.server.labels import ascii_label, label, value_label
+from simple_asr.service.labels import ascii_label, label, value_label
 
 
 def test_plain_text_of_any_language_stays_as_it_is() -> None:

@@ -18,8 +18,8 @@ from simple_asr.errors import (
     SeveralErrors,
     UnknownParameter,
 )
-from simple_asr.server.parameters import PARAMETERS, parameter_schemas, read_parameters
 from simple_asr.server.problems import MAX_PROBLEM_BYTES, problem_response
+from simple_asr.service.parameters import PARAMETERS, parameter_schemas, read_parameters
 from simple_asr.transcript.formats import FORMATS
 
 # A value other than the default for every parameter, as a form and as JSON would carry it.

@@ -16,7 +16,7 @@ from simple_asr.cli.console import tell
 from simple_asr.cli.progress import bars
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import AsrError, InvalidParameter
-from simple_asr.server.parameters import TranscribeParameters
+from simple_asr.service.parameters import TranscribeParameters
 from simple_asr.service.transcriber import Transcriber
 from simple_asr.transcript.events import Done, Progress
 from simple_asr.transcript.formats import Format

@@ -18,7 +18,7 @@ from simple_asr.cli.console import EXIT_CONFIGURATION, log_to, notices
 from simple_asr.cli.progress import download_bars
 from simple_asr.cli.rocm import tell_rocm
 from simple_asr.errors import InvalidParameter
-from simple_asr.server.parameters import TranscribeParameters, read_parameters
+from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.service.transcriber import LocalTranscriber
 from simple_asr.settings import Settings, load_settings
 from simple_asr.transcript.formats import FORMATS

@@ -26,12 +26,11 @@ from simple_asr.errors import (
     UnknownParameter,
     UnsupportedContentType,
 )
-from simple_asr.server.labels import label
 from simple_asr.server.multipart import MultipartReader, PartBegun
 from simple_asr.server.spool import SpoolFile
+from simple_asr.service.labels import label
+from simple_asr.service.parameters import FILE_FIELDS, PARAMS_FIELD
 
-FILE_FIELDS = ("audio_file", "file")
-PARAMS_FIELD = "params"
 MEDIA_TYPES = frozenset({"application/octet-stream", "application/ogg", "application/mp4"})
 MEDIA_FAMILIES = ("audio/", "video/")
 # What clients send when nobody chose: a file may hide behind it, and nothing says which field.

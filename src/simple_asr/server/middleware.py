@@ -13,9 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simple_asr.errors import AsrError, ShuttingDown
-from simple_asr.server.labels import ascii_label, label
 from simple_asr.server.problems import HeadersTooLarge, internal_error, problem_response
 from simple_asr.server.record import RequestRecord, open_record, record_of
+from simple_asr.service.labels import ascii_label, label
 from simple_asr.service.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from simple_asr.server.intake import MEDIA_TYPES, PARAMS_FIELD
-from simple_asr.server.parameters import parameter_schemas
+from simple_asr.server.intake import MEDIA_TYPES
 from simple_asr.server.problems import MEDIA_TYPE as PROBLEM
+from simple_asr.service.parameters import PARAMS_FIELD, parameter_schemas
 from simple_asr.transcript.formats import FORMATS
 from simple_asr.transcript.model import Segment
 

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from simple_asr import errors
 from simple_asr.errors import AsrError, InvalidParameter, RequestError, SeveralErrors
-from simple_asr.server.labels import label, value_label
 from simple_asr.server.record import record_of
+from simple_asr.service.labels import label, value_label
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEM_BYTES = 4096

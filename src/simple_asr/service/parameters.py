@@ -27,14 +27,16 @@ from simple_asr.errors import (
     SeveralErrors,
     UnknownParameter,
 )
-from simple_asr.server.intake import FILE_FIELDS, HOW_TO_SEND, PARAMS_FIELD
-from simple_asr.server.labels import label, value_label
+from simple_asr.service.labels import label, value_label
 from simple_asr.transcript.cues import CueOptions
 from simple_asr.transcript.formats import FORMATS, Format
 from simple_asr.transcript.model import Transcript
 
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
 
+# The fields of a form that hold the media, and a JSON document of parameters.
+FILE_FIELDS = ("audio_file", "file")
+PARAMS_FIELD = "params"
 DEFAULT_FORMAT = "json"
 # As many as a form may have fields: there is no use for more.
 MAX_PARAMETERS = 64
@@ -264,7 +266,11 @@ def _check_name(name: str) -> None:
         return
     shown = label(name)
     if name in FILE_FIELDS:
-        raise UnknownParameter(f"{shown} is the audio, not a parameter. {HOW_TO_SEND}", field=shown)
+        raise UnknownParameter(
+            f"{shown} is the audio, not a parameter. Send it as a file: with curl, put an @ before "
+            f"the path, as in -F {shown}=@clip.wav.",
+            field=shown,
+        )
     nearest = OTHER_NAMES.get(name) or next(
         iter(difflib.get_close_matches(shown, sorted(PARAMETERS), n=1)), None
     )

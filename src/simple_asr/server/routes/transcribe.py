@@ -21,11 +21,11 @@ from simple_asr.server.event_stream import (
     wants_event_stream,
 )
 from simple_asr.server.intake import receive_body
-from simple_asr.server.labels import label
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
-from simple_asr.server.parameters import TranscribeParameters, read_parameters
 from simple_asr.server.problems import problem_json
 from simple_asr.server.record import RequestRecord, record_of
+from simple_asr.service.labels import label
+from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.events import Event, Progress, SegmentDone
 from simple_asr.transcript.formats import segment_fields
 from simple_asr.transcript.model import Transcript

@@ -196,7 +196,11 @@ def test_health_answers_while_a_transcription_runs(
 
 
 def test_a_request_that_outlasts_the_grace_is_told_that_the_server_stops(
-    app: FastAPI, transcriber: FakeTranscriber, key: str, spooled: Callable[[], list[Path]]
+    app: FastAPI,
+    transcriber: FakeTranscriber,
+    key: str,
+    spooled: Callable[[], list[Path]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     transcriber.is_stuck = True
     listener = listen("127.0.0.1", 0)
@@ -215,3 +219,4 @@ def test_a_request_that_outlasts_the_grace_is_told_that_the_server_stops(
     assert b'"code": "shutting_down"' in answer
     assert not serving.is_alive()
     assert spooled() == []
+    assert not [record for record in caplog.records if record.exc_info]

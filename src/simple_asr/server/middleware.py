@@ -68,10 +68,11 @@ class RequestEnvelope:
         try:
             await self._app(scope, receive, send_enveloped)
         except asyncio.CancelledError:
+            # Not raised again: the task ends here, and uvicorn, which cancelled it, would log it as
+            # a failure of ours.
             await answer(
                 ShuttingDown("The server stops before this request was done. Send it again later.")
             )
-            raise
         except Exception:
             logger.exception("Request %s failed", record.request_id)
             if record.status is not None:

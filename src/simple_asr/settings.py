@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     spool_dir: Path = Field(
         Path("data/spool"), description="Folder for uploads while they are worked on."
     )
+    min_free_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="Free space of `SPOOL_DIR`, in bytes, below which the server says it is not "
+        "ready.",
+    )
     hf_endpoint: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://\S+$",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simple_asr.errors import ConfigurationError, StorageFull
-from simple_asr.server.spool import SpoolFile, sweep
+from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
+from simple_asr.server.spool import SpoolFile, has_room, sweep
 
 
 def num_open_files() -> int:
@@ -62,6 +62,27 @@ def test_a_disk_that_fills_up_while_writing_is_told_as_such() -> None:
     upload.remove()
 
     assert upload._file.closed
+
+
+def test_a_folder_that_fails_in_another_way_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptors(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", no_descriptors)
+
+    with pytest.raises(Unavailable):
+        SpoolFile(tmp_path)
+
+
+def test_room_is_what_is_free_now(tmp_path: Path) -> None:
+    assert has_room(tmp_path, 1)
+    assert not has_room(tmp_path, 2**62)
+
+
+def test_a_folder_yet_to_be_made_has_room(tmp_path: Path) -> None:
+    assert has_room(tmp_path / "absent", 2**62)
 
 
 def test_a_sweep_removes_what_a_killed_server_left_and_nothing_else(tmp_path: Path) -> None:

@@ -205,7 +205,11 @@ LIVE_RESPONSES: Responses = {200: _json_response("Always.", _STATUS, {"status": 
 
 READY_RESPONSES: Responses = {
     200: _json_response("One real inference has succeeded.", _STATUS, {"status": "ready"}),
-    503: _json_response("Not yet, or not any more.", _STATUS, {"status": "loading"}),
+    503: _json_response(
+        "Not yet (`loading`, `failed`), or not now: the disk is nearly full (`storage_low`).",
+        _STATUS,
+        {"status": "loading"},
+    ),
 }
 
 RELOAD_RESPONSES: Responses = {

@@ -10,7 +10,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from simple_asr.errors import ConfigurationError, StorageFull
+from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class SpoolFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises StorageFull."""
+        """Raises StorageFull, and Unavailable when the folder fails in another way."""
         self.path = folder / f"{secrets.token_hex(16)}{SUFFIX}"
         self.size = 0
         try:
@@ -40,7 +40,7 @@ class SpoolFile:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes) -> None:
-        """Raises StorageFull."""
+        """Raises as the constructor does."""
         try:
             self._file.write(data)
             self._file.flush()
@@ -56,13 +56,27 @@ class SpoolFile:
             self.path.unlink()
 
 
-def _storage_error(error: OSError) -> Exception:
+def _storage_error(error: OSError) -> StorageFull | Unavailable:
     if error.errno in NO_SPACE:
         return StorageFull(
             "The server's disk is full, so the upload could not be kept. Try again later, or tell "
             "the operator."
         )
-    return error
+    logger.error("An upload could not be kept: %s", error)
+    return Unavailable(
+        "The server cannot keep uploads at the moment; its log says why. Send the file again later."
+    )
+
+
+def has_room(folder: Path, min_free_bytes: int) -> bool:
+    """Whether so much space is free there for this user, which is asked anew at each call."""
+    try:
+        usage = os.statvfs(folder)
+    except FileNotFoundError:
+        return True  # The next upload makes the folder.
+    except OSError:
+        return False
+    return usage.f_bavail * usage.f_frsize >= min_free_bytes
 
 
 def sweep(folder: Path) -> int:

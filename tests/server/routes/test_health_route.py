@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
 import httpx
 import pytest
 
+from simple_asr.server.app import create_app
 from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import ModelState
+from simple_asr.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +71,30 @@ async def test_ready_follows_the_model(
     answer = await stranger.get("/health/ready")
 
     assert answer.status_code == status
+
+
+async def test_without_room_for_uploads_it_is_not_ready_until_there_is_room_again(
+    make_settings: Callable[..., Settings],
+    make_key_store: Callable[[Settings], KeyStore],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = make_settings(min_free_bytes=4096)
+    settings.spool_dir.mkdir()
+    app = create_app(settings, FakeTranscriber(), make_key_store(settings))
+    blocks_free = iter([4, 3, 4])
+
+    def statvfs(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=next(blocks_free), f_frsize=1024)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://asr") as stranger:
+        answers = [await stranger.get("/health/ready") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+    assert answers[1].json() == {"status": "storage_low"}
+    assert "retry-after" in answers[1].headers
 
 
 async def test_live_does_not_ask_the_model(

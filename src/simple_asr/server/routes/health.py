@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from simple_asr.server.dependencies import TheServices
 from simple_asr.server.openapi import HEALTH_RESPONSES, LIVE_RESPONSES, READY_RESPONSES
 from simple_asr.server.problems import DEFAULT_RETRY_AFTER
+from simple_asr.server.spool import has_room
 from simple_asr.service.transcriber import ModelState
 
 router = APIRouter(default_response_class=JSONResponse)
@@ -54,10 +55,16 @@ async def live() -> JSONResponse:
 @router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="The server can transcribe", responses=READY_RESPONSES)
 async def ready(services: TheServices) -> JSONResponse:
-    """200 once one real inference has succeeded; 503 before. Send requests elsewhere on 503."""
+    """200 once one real inference has succeeded and while there is room for uploads; else 503.
+
+    Send requests elsewhere on 503.
+    """
     state = services.transcriber.model_state
     if state.status != "ready":
         return _unready({"status": state.status})
+    settings = services.settings
+    if not has_room(settings.spool_dir, settings.min_free_bytes):
+        return _unready({"status": "storage_low"})
     return JSONResponse({"status": "ready"})
 
 

@@ -101,6 +101,35 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         1_073_741_824, ge=1, description="Largest request body, in bytes."
     )
+    max_form_fields: int = Field(
+        64, ge=1, le=10_000, description="Most fields of a form, the file not counted."
+    )
+    max_field_bytes: int = Field(
+        65_536, ge=256, description="Longest text of one form field, in bytes."
+    )
+    max_document_bytes: int = Field(
+        1_048_576, ge=256, description="All JSON of one request together, in bytes."
+    )
+    body_timeout_seconds: float = Field(
+        30,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a body may fall silent, or lag behind `MIN_UPLOAD_RATE`, before its "
+        "sender is given up.",
+    )
+    min_upload_rate: float = Field(
+        1024, ge=0, allow_inf_nan=False, description="Slowest upload, in bytes a second."
+    )
+    max_headers: int = Field(100, ge=16, le=10_000, description="Most headers of a request.")
+    max_header_bytes: int = Field(
+        16_384, ge=1024, le=1_048_576, description="Headers and address of a request, in bytes."
+    )
+    header_timeout_seconds: float = Field(
+        10,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a connection may take to send a request's headers.",
+    )
     max_audio_seconds: float = Field(
         14_400, gt=0, allow_inf_nan=False, description="Longest audio of one request, in seconds."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from simple_asr.errors import (
 )
 from simple_asr.server.intake import BodyLimits, ReceivedBody, receive_body
 from simple_asr.server.spool import SpoolFile
+from simple_asr.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +207,42 @@ async def test_a_form_that_cannot_be_taken_says_what_and_where(
 
     assert type(reason) is error
     assert reason.field == field
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        part("a", b"1") * 3,
+        part("prompt", b"a" * 100),
+        part("params", b"1" * 200),
+        part("params", b"1" * 100) * 2,
+    ],
+)
+async def test_a_form_up_to_its_limits_is_taken(tmp_path: Path, parts: bytes) -> None:
+    _, media = await taken(tmp_path, FORM, AUDIO + parts + END)
+
+    assert media == b"RIFF"
+
+
+async def test_the_limits_are_those_of_the_settings(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(
+        max_upload_bytes=1,
+        max_form_fields=2,
+        max_field_bytes=300,
+        max_document_bytes=400,
+        body_timeout_seconds=5,
+        min_upload_rate=6,
+    )
+
+    assert BodyLimits.from_settings(settings) == BodyLimits(1, 2, 300, 400, 5, 6)
+
+
+async def test_without_a_slowest_rate_a_sender_may_trickle(tmp_path: Path) -> None:
+    limits = BodyLimits(max_bytes=10_000, idle_seconds=10, min_bytes_per_second=0)
+
+    _, media = await taken(tmp_path, WAV, b"RI", b"FF", limits=limits)
+
+    assert media == b"RIFF"
 
 
 async def test_a_path_without_its_at_sign_is_recognised(tmp_path: Path) -> None:

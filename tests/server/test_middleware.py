@@ -7,10 +7,17 @@ import logging
 
 import httpx
 import pytest
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from simple_asr.server import middleware
-from simple_asr.server.middleware import HeaderLimits, LingeringClose, RequestEnvelope
+from simple_asr.server.middleware import (
+    HeaderLimits,
+    HeadLimits,
+    LingeringClose,
+    RequestEnvelope,
+)
+from simple_asr.server.record import open_record
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.transcriber import ModelState
 
@@ -72,6 +79,27 @@ async def test_a_hundred_headers_are_taken_and_one_more_is_not(stranger: httpx.A
     assert taken.status_code == 200
     assert refused.status_code == 431
     assert refused.json()["code"] == "headers_too_large"
+
+
+async def test_headers_and_address_are_counted_to_the_byte() -> None:
+    async def nothing_more() -> Message:
+        return {"type": "http.disconnect"}
+
+    limits = HeaderLimits(Response(), HeadLimits(max_headers=1, max_bytes=20, seconds=10))
+
+    async def status(length: int) -> int:
+        headers = [(b"x", b"a" * (length - 3))]
+        scope = {"type": "http", "path": "/p", "query_string": b"", "headers": headers}
+        answers: list[Message] = []
+
+        async def send(message: Message) -> None:
+            answers.append(message)
+
+        open_record(scope)
+        await limits(scope, nothing_more, send)
+        return int(answers[0]["status"])
+
+    assert [await status(length) for length in (19, 20, 21)] == [200, 200, 431]
 
 
 @pytest.mark.parametrize("path", ["/health", "/health?" + "a" * 9000])
@@ -178,7 +206,12 @@ async def test_other_scopes_pass_untouched(transcriber: FakeTranscriber) -> None
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    for layer in (RequestEnvelope(inner, transcriber), LingeringClose(inner), HeaderLimits(inner)):
+    limits = HeadLimits(max_headers=100, max_bytes=10_000, seconds=10)
+    for layer in (
+        RequestEnvelope(inner, transcriber),
+        LingeringClose(inner),
+        HeaderLimits(inner, limits),
+    ):
         await layer({"type": "lifespan"}, _never, _never_send)
 
     assert seen == ["lifespan"] * 3

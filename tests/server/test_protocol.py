@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager
 import pytest
 from fastapi import FastAPI
 
-from simple_asr.server.protocol import BoundedHttpProtocol
+from simple_asr.server.app import create_app
 from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.keys import KeyStore
+from simple_asr.settings import Settings
 
 
 @pytest.fixture
@@ -20,9 +22,20 @@ def port(app: FastAPI, live: Callable[[FastAPI], AbstractContextManager[int]]) -
         yield port
 
 
+PATIENCE = 0.05
+
+
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BoundedHttpProtocol, "head_seconds", 0.05)
+def impatient_port(
+    make_settings: Callable[..., Settings],
+    transcriber: FakeTranscriber,
+    make_key_store: Callable[[Settings], KeyStore],
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+) -> Iterator[int]:
+    """Of a server that gives a head PATIENCE seconds."""
+    settings = make_settings(header_timeout_seconds=PATIENCE)
+    with live(create_app(settings, transcriber, make_key_store(settings))) as port:
+        yield port
 
 
 def talk(port: int, *data: bytes) -> bytes:
@@ -68,43 +81,41 @@ def test_a_head_without_end_is_cut_off(port: int) -> None:
     assert problem(answer)["code"] == "headers_too_large"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_head_that_does_not_come_is_a_408(port: int) -> None:
-    answer = talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n")
+def test_a_head_that_does_not_come_is_a_408(impatient_port: int) -> None:
+    answer = talk(impatient_port, b"GET / HTTP/1.1\r\nHost: a\r\n")
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert problem(answer)["code"] == "request_timeout"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
-    assert talk(port) == b""
+def test_a_connection_that_says_nothing_is_closed(impatient_port: int) -> None:
+    assert talk(impatient_port) == b""
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_connection_may_be_used_again_after_the_first_head_was_in_time(port: int) -> None:
+def test_a_connection_may_be_used_again_after_the_first_head_was_in_time(
+    impatient_port: int,
+) -> None:
     one = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
     last = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-    answer = talk(port, one, one, last)
+    answer = talk(impatient_port, one, one, last)
 
     assert answer.count(b"HTTP/1.1 200 OK") == 3
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_late_head_does_not_cost_the_request_before_it(
-    port: int, transcriber: FakeTranscriber, key: str
+    impatient_port: int, transcriber: FakeTranscriber, key: str
 ) -> None:
     transcriber.is_stuck = True
     request = (
         f"POST /transcribe HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nContent-Type: audio/wav\r\n"
         "Content-Length: 4\r\n\r\nRIFF"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", impatient_port), timeout=10) as connection:
         connection.sendall(request.encode())
         has_started = transcriber.started.wait(timeout=10)
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
-        was_ended = transcriber.ended.wait(timeout=6 * BoundedHttpProtocol.head_seconds)
+        was_ended = transcriber.ended.wait(timeout=6 * PATIENCE)
 
     assert has_started
     assert not was_ended

@@ -18,7 +18,7 @@ from simple_asr.server import problems
 from simple_asr.server.dependencies import Services
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.key_reload import watch_keys
-from simple_asr.server.middleware import HeaderLimits, LingeringClose, RequestEnvelope
+from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClose, RequestEnvelope
 from simple_asr.server.openapi import component_schemas
 from simple_asr.server.routes import health, index, keys, transcribe
 from simple_asr.server.spool import sweep
@@ -54,14 +54,14 @@ def create_app(
         middleware=[
             Middleware(RequestEnvelope, transcriber=transcriber),
             Middleware(LingeringClose),
-            Middleware(HeaderLimits),
+            Middleware(HeaderLimits, limits=HeadLimits.from_settings(settings)),
         ],
     )
     app.state.services = Services(
         settings=settings,
         transcriber=transcriber,
         keys=key_store,
-        limits=limits or BodyLimits(max_bytes=settings.max_upload_bytes),
+        limits=limits or BodyLimits.from_settings(settings),
     )
     app.add_exception_handler(AsrError, problems.answer_asr_error)
     app.add_exception_handler(HTTPException, problems.answer_http_exception)

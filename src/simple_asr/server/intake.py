@@ -30,6 +30,7 @@ from simple_asr.server.multipart import MultipartReader, PartBegun
 from simple_asr.server.spool import SpoolFile
 from simple_asr.service.labels import label
 from simple_asr.service.parameters import FILE_FIELDS, PARAMS_FIELD
+from simple_asr.settings import Settings
 
 MEDIA_TYPES = frozenset({"application/octet-stream", "application/ogg", "application/mp4"})
 MEDIA_FAMILIES = ("audio/", "video/")
@@ -48,7 +49,8 @@ class BodyLimits:
     """What one request's body may take: bytes, fields, and seconds.
 
     A sender is given up after `idle_seconds` of silence, and when it has fallen that many seconds
-    behind `min_bytes_per_second`. `max_document_bytes` is for all JSON documents together.
+    behind `min_bytes_per_second`; 0 lets it be as slow as it likes. `max_document_bytes` is for all
+    JSON documents together.
     """
 
     max_bytes: int
@@ -57,6 +59,17 @@ class BodyLimits:
     max_document_bytes: int = 1024 * 1024
     idle_seconds: float = 30.0
     min_bytes_per_second: float = 1024.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> BodyLimits:
+        return cls(
+            max_bytes=settings.max_upload_bytes,
+            max_fields=settings.max_form_fields,
+            max_field_bytes=settings.max_field_bytes,
+            max_document_bytes=settings.max_document_bytes,
+            idle_seconds=settings.body_timeout_seconds,
+            min_bytes_per_second=settings.min_upload_rate,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +183,18 @@ async def _chunks(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
     received = 0
     more = True
     while more:
-        slowest = began + limits.idle_seconds + received / limits.min_bytes_per_second
-        patience = min(limits.idle_seconds, slowest - loop.time())
+        patience = limits.idle_seconds
+        if limits.min_bytes_per_second:
+            slowest = began + limits.idle_seconds + received / limits.min_bytes_per_second
+            patience = min(patience, slowest - loop.time())
         try:
             message = await asyncio.wait_for(request.receive(), max(0.0, patience))
         except asyncio.TimeoutError:
             raise RequestTimeout(
                 f"The body stopped coming after {received} bytes: nothing for "
-                f"{limits.idle_seconds:g} s, or less than {limits.min_bytes_per_second:g} bytes a "
-                "second. Send it again over a better connection."
+                f"{limits.idle_seconds:g} s (BODY_TIMEOUT_SECONDS), or less than "
+                f"{limits.min_bytes_per_second:g} bytes a second (MIN_UPLOAD_RATE). Send it again "
+                "over a better connection."
             ) from None
         if message["type"] == "http.disconnect":
             raise Cancelled("The caller left before the body was complete.")
@@ -270,7 +286,7 @@ class _Collector:
         if len(self._texts) == self._limits.max_fields:
             raise PayloadTooLarge(
                 f"The form has more than {self._limits.max_fields} fields, the most this server "
-                "takes. Every parameter needs one field."
+                "takes (MAX_FORM_FIELDS). Every parameter needs one field."
             )
         if part.name == PARAMS_FIELD or part.content_type == "application/json":
             taken = sum(len(text.data) for text in self._texts if text.name is None)
@@ -283,14 +299,14 @@ class _Collector:
         text.data += data
         if len(text.data) > text.max_bytes:
             name = label(text.name or PARAMS_FIELD)
-            limit = (
-                self._limits.max_document_bytes
+            limit, setting = (
+                (self._limits.max_document_bytes, "MAX_DOCUMENT_BYTES")
                 if text.name is None
-                else self._limits.max_field_bytes
+                else (self._limits.max_field_bytes, "MAX_FIELD_BYTES")
             )
             raise PayloadTooLarge(
-                f"The field {name} holds more than {limit} bytes, the most this server takes there."
-                " Shorten it.",
+                f"The field {name} holds more than {limit} bytes, the most this server takes there "
+                f"({setting}). Shorten it.",
                 field=name,
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,12 +18,11 @@ from simple_asr.server.problems import HeadersTooLarge, internal_error, problem_
 from simple_asr.server.record import RequestRecord, open_record, record_of
 from simple_asr.service.labels import ascii_label, label
 from simple_asr.service.transcriber import Transcriber
+from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("simple_asr.access")
 
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 16 * 1024
 # How long, and for how many bytes, the sender of an unread body is heard out.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
@@ -165,28 +165,40 @@ async def _drop_rest(receive: Receive) -> None:
         more = message.get("more_body", False)
 
 
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """What comes before a request's body may take: headers, bytes (the address too), seconds."""
+
+    max_headers: int
+    max_bytes: int
+    seconds: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> HeadLimits:
+        return cls(settings.max_headers, settings.max_header_bytes, settings.header_timeout_seconds)
+
+
 class HeaderLimits:
     """Refuses requests with more or longer headers than anyone needs, request line included."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: HeadLimits) -> None:
         self._app = app
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_too_large(scope):
+        if scope["type"] == "http" and self._is_too_large(scope):
             error = HeadersTooLarge(
-                f"The request has more than {MAX_HEADERS} headers, or its headers and address take "
-                f"more than {MAX_HEADER_BYTES} bytes. Send parameters in the form instead."
+                f"The request has more than {self._limits.max_headers} headers (MAX_HEADERS), or "
+                f"its headers and address take more than {self._limits.max_bytes} bytes "
+                "(MAX_HEADER_BYTES). Send parameters in the form instead."
             )
             response = problem_response(error, record_of(scope).request_id)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-
-def _is_too_large(scope: Scope) -> bool:
-    headers = scope["headers"]
-    address = len(scope["path"]) + len(scope["query_string"])
-    return (
-        len(headers) > MAX_HEADERS
-        or address + sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES
-    )
+    def _is_too_large(self, scope: Scope) -> bool:
+        headers = scope["headers"]
+        num_bytes = len(scope["path"]) + len(scope["query_string"])
+        num_bytes += sum(len(name) + len(value) for name, value in headers)
+        return len(headers) > self._limits.max_headers or num_bytes > self._limits.max_bytes

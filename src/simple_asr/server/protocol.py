@@ -9,25 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simple_asr.errors import AsrError, RequestTimeout
-from simple_asr.server.middleware import LINGER_BYTES, LINGER_SECONDS, STANDING_HEADERS
+from simple_asr.server.middleware import LINGER_BYTES, LINGER_SECONDS, STANDING_HEADERS, HeadLimits
 from simple_asr.server.problems import HeadersTooLarge, MalformedRequest, problem_response
 from simple_asr.server.record import new_request_id
 
 logger = logging.getLogger("simple_asr.access")
 
-HEAD_SECONDS = 10.0
 # A bound for memory alone: the limit callers meet, a quarter of this, is HeaderLimits'.
-MAX_HEAD_BYTES = 64 * 1024
+MEMORY_FACTOR = 4
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. Owned by the event loop, as its base."""
 
-    head_seconds = HEAD_SECONDS
+    head_limits: ClassVar[HeadLimits]
+    """Set by `bounded_protocol`: uvicorn is told a class, and makes the objects."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         super().connection_made(transport)
@@ -49,11 +50,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_in_head and not self._is_refused:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MEMORY_FACTOR * self.head_limits.max_bytes:
                 self._refuse(
                     HeadersTooLarge(
-                        f"The request's head has more than {MAX_HEAD_BYTES} bytes. Send parameters "
-                        "in the form instead."
+                        f"The request's head has more than {self.head_limits.max_bytes} bytes "
+                        "(MAX_HEADER_BYTES). Send parameters in the form instead."
                     )
                 )
 
@@ -78,7 +79,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._is_in_head = True
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+            self._head_timer = self.loop.call_later(self.head_limits.seconds, self._head_is_late)
 
     def _head_complete(self) -> None:
         self._is_in_head = False
@@ -94,8 +95,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._head_bytes:
             self._refuse(
                 RequestTimeout(
-                    f"The request's head was not complete after {self.head_seconds:g} s. Send it "
-                    "again over a better connection."
+                    f"The request's head was not complete after {self.head_limits.seconds:g} s "
+                    "(HEADER_TIMEOUT_SECONDS). Send it again over a better connection."
                 )
             )
         else:
@@ -127,6 +128,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._dropped += len(data)
         if self._dropped > LINGER_BYTES:
             self.transport.close()
+
+
+def bounded_protocol(limits: HeadLimits) -> type[BoundedHttpProtocol]:
+    """The protocol of a server with these limits."""
+    return type("HttpProtocol", (BoundedHttpProtocol,), {"head_limits": limits})
 
 
 def _on_the_wire(status: int, headers: list[tuple[bytes, bytes]], request_id: str) -> bytes:

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from simple_asr.errors import ConfigurationError
 from simple_asr.server.dependencies import Services
 from simple_asr.server.key_reload import reload_keys
-from simple_asr.server.protocol import BoundedHttpProtocol
+from simple_asr.server.middleware import HeadLimits
+from simple_asr.server.protocol import bounded_protocol
 from simple_asr.service.keys import KeyStore, ReloadResult
 from simple_asr.settings import LogLevel, Settings
 
@@ -45,7 +46,7 @@ def build_server(app: FastAPI) -> uvicorn.Server:
         services.keys,
         uvicorn.Config(
             app,
-            http=BoundedHttpProtocol,
+            http=bounded_protocol(HeadLimits.from_settings(services.settings)),
             ws="none",
             lifespan="on",
             log_config=None,

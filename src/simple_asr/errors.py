@@ -59,6 +59,11 @@ class SeveralErrors(RequestError):
         self.errors = tuple(errors)
 
 
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+    title = "No such model"
+
+
 class MissingFile(RequestError):
     code = "missing_file"
     title = "No audio file"

@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         description="Model served, with `degraded` health, when `DEFAULT_MODEL` cannot be had. "
         "Empty: refuse to start instead.",
     )
+    model_aliases: str = Field(
+        "whisper-1,gpt-transcribe,gpt-4o-transcribe,gpt-4o-mini-transcribe",
+        description="Names under which `/v1` serves a model too, by commas: `whisper-1` for the "
+        "one that is served, `fast=tiny` for a certain one.",
+    )
     require_gpu: bool = Field(
         False, description="Refuse to start without a GPU instead of using the CPU."
     )

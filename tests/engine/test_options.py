@@ -35,6 +35,8 @@ def test_without_parameters_the_defaults_are_whispers() -> None:
         ("language", "Russian", "ru"),
         ("language", "EN", "en"),
         ("language", "", None),
+        ("languages", "Russian, en,ru", ("ru", "en")),
+        ("languages", "", ()),
         ("beam_size", "5", 5),
         ("beam_size", "", None),
         ("word_timestamps", "true", True),

@@ -310,6 +310,25 @@ def test_an_unsure_language_is_asked_for_again_as_whisper_asks(
     assert run.windows[1].audio is not run.windows[2].audio
 
 
+def test_the_language_is_the_likeliest_of_those_it_may_be(tokenizer: Tokenizer, say: Say) -> None:
+    answers: list[Answer] = [
+        Detected({"de": 0.8, "nl": 0.15, "en": 0.05}),
+        say(0.0, " Hallo.", 2.0),
+    ]
+
+    run = Run(tokenizer, answers, language=None, languages="en,nl")
+
+    assert run.transcript.language == "nl"
+
+
+def test_languages_a_model_does_not_know_leave_it_free(tokenizer: Tokenizer, say: Say) -> None:
+    answers: list[Answer] = [Detected({"de": 0.8, "en": 0.2}), say(0.0, " Hallo.", 2.0)]
+
+    run = Run(tokenizer, answers, language=None, languages="yue")
+
+    assert run.transcript.language == "de"
+
+
 def test_the_language_comes_from_the_beginning_whatever_the_clips(
     tokenizer: Tokenizer, say: Say
 ) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Message, Scope
 from simple_asr.errors import AsrError, Cancelled, EngineFailed, Overloaded
 from simple_asr.server import event_stream
 from simple_asr.server.event_stream import (
-    KEEP_ALIVE,
+    comment,
     message,
     open_event_stream,
     wants_event_stream,
@@ -157,6 +157,23 @@ async def test_a_later_error_is_the_last_message_and_the_records_status(
     assert connection.are_resources_freed
 
 
+async def test_resources_are_freed_before_the_end_is_sent(connection: Connection) -> None:
+    were_freed = []
+
+    class Watched(asyncio.Queue[Message]):
+        async def put(self, item: Message) -> None:
+            were_freed.append((item.get("more_body"), connection.are_resources_freed))
+
+    connection.sent = Watched()
+
+    async def messages() -> Messages:
+        yield b"only"
+
+    await connection.serve(messages())
+
+    assert were_freed[-2:] == [(True, False), (False, True)]
+
+
 async def test_silence_is_filled_with_comments(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +190,7 @@ async def test_silence_is_filled_with_comments(
     may_go_on.set()
     await serving
 
-    assert comments == [KEEP_ALIVE] * 3
+    assert comments == [comment("keep-alive")] * 3
     assert connection.body().endswith(b"first")
 
 

@@ -26,6 +26,7 @@ from simple_asr.transcript.formats import FORMATS
 EXAMPLES: dict[str, tuple[str, object]] = {
     "format": ("text", "text"),
     "language": ("Russian", "ru"),
+    "languages": ("Russian,en", ["ru", "en"]),
     "task": ("translate", "translate"),
     "temperature": ("0,0.4", [0, 0.4]),
     "beam_size": ("5", 5),

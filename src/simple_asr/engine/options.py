@@ -69,12 +69,25 @@ Numbers = Annotated[
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
 ]
+LanguageNames = Annotated[
+    tuple[str, ...], Field(max_length=MAX_LIST_ITEMS), BeforeValidator(_list_from_text)
+]
 TokenIds = Annotated[
     tuple[Annotated[int, BeforeValidator(no_boolean)], ...],
     Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
 ]
+
+
+def _known_code(language: str) -> str:
+    code = language_code(language)
+    if code is None:
+        raise ValueError(
+            "is not a language Whisper knows; give a code such as 'en' or a name such as "
+            "'english', or leave it out to have it detected"
+        )
+    return code
 
 
 # Who sets one of these wants Whisper's ladder to the letter.
@@ -98,6 +111,12 @@ class TranscribeOptions(BaseModel):
         description="Language of the speech, as a code (`en`) or an English name (`english`). "
         "Absent: detected from the first 30 seconds.",
         examples=["ru"],
+    )
+    languages: LanguageNames = Field(
+        (),
+        description="Languages the speech may be in: the one detected is the likeliest of these. "
+        "Empty: any.",
+        examples=["ru,en"],
     )
     task: Literal["transcribe", "translate"] = Field(
         "transcribe",
@@ -278,15 +297,12 @@ class TranscribeOptions(BaseModel):
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        code = language_code(value)
-        if code is None:
-            raise ValueError(
-                "is not a language Whisper knows; give a code such as 'en' or a name such as "
-                "'english', or leave it out to have it detected"
-            )
-        return code
+        return None if value is None else _known_code(value)
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_known_code(language) for language in value))
 
     @field_validator("temperature")
     @classmethod
@@ -350,6 +366,8 @@ class TranscribeOptions(BaseModel):
             notes.append("beam_size has no effect above temperature 0.")
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
             notes.append("hallucination_silence_threshold has no effect without word_timestamps.")
+        if self.language is not None and self.languages:
+            notes.append("languages has no effect with language.")
         if self.carry_initial_prompt and self.initial_prompt is None:
             notes.append("carry_initial_prompt has no effect without initial_prompt.")
         if self.fp16 is not None:

@@ -143,8 +143,9 @@ class Request:
     def _choose_language(
         self, window: Window, detected: Detected
     ) -> tuple[list[Event], list[Window]]:
-        language = max(detected.probabilities, key=detected.probabilities.__getitem__)
-        is_unsure = detected.probabilities[language] < _SURE_LANGUAGE
+        probabilities = _among(self._options.languages, detected.probabilities)
+        language = max(probabilities, key=probabilities.__getitem__)
+        is_unsure = probabilities[language] < _SURE_LANGUAGE
         is_shortcut = window.audio is self._loops[0].first_audio()
         if is_unsure and is_shortcut and window.audio.num_frames < N_FRAMES:
             return [], [Window(self, self._opening(), DetectLanguage())]
@@ -222,6 +223,13 @@ def _refuse_repeated_clips(clips: Sequence[tuple[int, int]], content_frames: int
             "is taken. Send fewer clips that overlap.",
             field="clip_timestamps",
         )
+
+
+def _among(languages: Sequence[str], probabilities: dict[str, float]) -> dict[str, float]:
+    """As if the speech were in one of these; in any where the model knows none of them."""
+    wanted = {code: probabilities[code] for code in languages if code in probabilities}
+    total = sum(wanted.values())
+    return {code: share / total for code, share in wanted.items()} if total else probabilities
 
 
 def _spoken(clips: Sequence[tuple[int, int]], chunks: Sequence[Span]) -> list[tuple[int, int]]:

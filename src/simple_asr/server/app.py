@@ -14,13 +14,14 @@ from starlette.middleware import Middleware
 
 from simple_asr import __version__
 from simple_asr.errors import AsrError
-from simple_asr.server import problems
+from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.key_reload import watch_keys
 from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClose, RequestEnvelope
 from simple_asr.server.openapi import component_schemas
-from simple_asr.server.routes import health, index, keys, transcribe
+from simple_asr.server.openapi_v1 import openai_schemas
+from simple_asr.server.routes import health, index, keys, openai, transcribe
 from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import Transcriber
@@ -63,9 +64,9 @@ def create_app(
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
     )
-    app.add_exception_handler(AsrError, problems.answer_asr_error)
-    app.add_exception_handler(HTTPException, problems.answer_http_exception)
-    app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
+    app.add_exception_handler(AsrError, error_answers.answer_asr_error)
+    app.add_exception_handler(HTTPException, error_answers.answer_http_exception)
+    app.add_exception_handler(RequestValidationError, error_answers.answer_validation_error)
     for router in ROUTERS:
         app.include_router(router)
     return app
@@ -74,7 +75,8 @@ def create_app(
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(component_schemas())
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update({**component_schemas(), **openai_schemas()})
         return document
 
 
@@ -91,4 +93,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await watcher
 
 
-ROUTERS = (index.router, transcribe.router, health.router, keys.router)
+ROUTERS = (index.router, transcribe.router, openai.router, health.router, keys.router)

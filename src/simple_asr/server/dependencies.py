@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from simple_asr.errors import MissingKey
 from simple_asr.server.intake import BodyLimits
+from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.keys import Caller, KeyStore
 from simple_asr.service.transcriber import Transcriber
@@ -24,6 +25,12 @@ class Services:
     transcriber: Transcriber
     keys: KeyStore
     limits: BodyLimits
+
+    def transcriber_of(self, model: str | None) -> Transcriber:
+        """Who recognises with the model that a request names. Raises ModelNotFound."""
+        aliases = read_aliases(self.settings.model_aliases)
+        resolve(model, aliases, self.transcriber.model_state)
+        return self.transcriber
 
 
 async def services_of(request: Request) -> Services:

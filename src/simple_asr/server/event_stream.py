@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "text/event-stream"
 # Half of what proxies commonly wait for the next byte, or less.
 KEEP_ALIVE_SECONDS = 15.0
-KEEP_ALIVE = b": keep-alive\n\n"
 # A client that takes nothing for so long is gone, whatever its connection says.
 STALLED_SECONDS = 60.0
 HEADERS = {
@@ -59,6 +58,11 @@ def message_of_json(data: str, event: str | None = None) -> bytes:
     return f"{name}data: {data.translate(_LINE_ENDS)}\n\n".encode("utf-8", "backslashreplace")
 
 
+def comment(text: str) -> bytes:
+    """What keeps a connection awake and every client skips. One line."""
+    return f": {text}\n\n".encode()
+
+
 async def open_event_stream(
     request: Request,
     messages: AsyncGenerator[bytes, None],
@@ -73,8 +77,9 @@ async def open_event_stream(
     paced = _with_keep_alive(messages)
     resources.push_async_callback(paced.aclose)
     first = await unless_caller_leaves(request, anext(paced))
-    told = _told(first, paced, error_message, record_of(request.scope))
-    return EventStream(told, error_message, resources.pop_all())
+    held = resources.pop_all()
+    told = _told(first, paced, error_message, record_of(request.scope), held)
+    return EventStream(told, error_message, held)
 
 
 class EventStream(StreamingResponse):
@@ -131,7 +136,7 @@ async def _with_keep_alive(messages: AsyncGenerator[bytes, None]) -> AsyncGenera
         while True:
             await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_SECONDS)
             if not upcoming.done():
-                yield KEEP_ALIVE
+                yield comment("keep-alive")
                 continue
             try:
                 yield upcoming.result()
@@ -149,8 +154,12 @@ async def _told(
     rest: AsyncIterator[bytes],
     error_message: ErrorMessage,
     record: RequestRecord,
+    resources: AsyncExitStack,
 ) -> AsyncIterator[bytes]:
-    """All messages; an error on the way becomes the last."""
+    """All messages; an error on the way becomes the last.
+
+    Resources are freed before the stream ends, so that whoever has seen its end sees nothing left.
+    """
     yield first
     try:
         async for following in rest:
@@ -160,6 +169,7 @@ async def _told(
     except Exception:
         logger.exception("Request %s failed", record.request_id)
         yield _failed(internal_error(record.request_id), error_message, record)
+    await resources.aclose()
 
 
 def _failed(error: AsrError, error_message: ErrorMessage, record: RequestRecord) -> bytes:

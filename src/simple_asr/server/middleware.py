@@ -14,8 +14,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simple_asr.errors import AsrError, ShuttingDown
-from simple_asr.server.problems import HeadersTooLarge, internal_error, problem_response
-from simple_asr.server.record import RequestRecord, open_record, record_of
+from simple_asr.server.error_answers import error_answer
+from simple_asr.server.problems import HeadersTooLarge, internal_error
+from simple_asr.server.record import RequestRecord, open_record
 from simple_asr.service.labels import ascii_label, label
 from simple_asr.service.transcriber import Transcriber
 from simple_asr.settings import Settings
@@ -62,7 +63,7 @@ class RequestEnvelope:
 
         async def answer(error: AsrError) -> None:
             if record.status is None:
-                response = problem_response(error, record.request_id)
+                response = error_answer(scope, error)
                 await response(scope, receive, send_enveloped)
 
         try:
@@ -192,7 +193,7 @@ class HeaderLimits:
                 f"its headers and address take more than {self._limits.max_bytes} bytes "
                 "(MAX_HEADER_BYTES). Send parameters in the form instead."
             )
-            response = problem_response(error, record_of(scope).request_id)
+            response = error_answer(scope, error)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -19,7 +19,7 @@ JsonSchema = dict[str, Any]
 # As FastAPI's own annotation of `responses` has it.
 Responses = dict[int | str, dict[str, Any]]
 
-_REF = "#/components/schemas/"
+REF = "#/components/schemas/"
 
 # What each status of an error means to the caller.
 MEANINGS = {
@@ -44,7 +44,7 @@ def problem_responses(*statuses: int) -> Responses:
     return {
         status: {
             "description": MEANINGS[status],
-            "content": {PROBLEM: {"schema": {"$ref": f"{_REF}Problem"}}},
+            "content": {PROBLEM: {"schema": {"$ref": f"{REF}Problem"}}},
         }
         for status in statuses
     }
@@ -74,7 +74,7 @@ def _query_parameters() -> list[JsonSchema]:
 
 
 def _request_body() -> JsonSchema:
-    document = {"$ref": f"{_REF}TranscribeParameters"}
+    document = {"$ref": f"{REF}TranscribeParameters"}
     form = {
         "type": "object",
         "required": ["audio_file"],
@@ -124,9 +124,9 @@ def _transcript_response() -> JsonSchema:
             "application/json": {
                 "schema": {
                     "anyOf": [
-                        {"$ref": f"{_REF}WhisperResult"},
-                        {"$ref": f"{_REF}SimpleResult"},
-                        {"$ref": f"{_REF}VerboseResult"},
+                        {"$ref": f"{REF}WhisperResult"},
+                        {"$ref": f"{REF}SimpleResult"},
+                        {"$ref": f"{REF}VerboseResult"},
                     ]
                 },
                 "examples": {
@@ -234,7 +234,7 @@ RELOAD_RESPONSES: Responses = {
 
 def component_schemas() -> dict[str, JsonSchema]:
     """What `$ref` in this module points to."""
-    segment = TypeAdapter(Segment).json_schema(ref_template=f"{_REF}{{model}}")
+    segment = TypeAdapter(Segment).json_schema(ref_template=f"{REF}{{model}}")
     return {
         **segment.pop("$defs"),
         "Segment": segment,
@@ -244,7 +244,7 @@ def component_schemas() -> dict[str, JsonSchema]:
             "required": ["text", "segments", "language"],
             "properties": {
                 "text": {"type": "string"},
-                "segments": {"type": "array", "items": {"$ref": f"{_REF}Segment"}},
+                "segments": {"type": "array", "items": {"$ref": f"{REF}Segment"}},
                 "language": {"type": "string"},
             },
         },
@@ -262,7 +262,7 @@ def component_schemas() -> dict[str, JsonSchema]:
                 "language": {"type": "string", "description": "In English, as `russian`."},
                 "duration": {"type": "number", "description": "Of the audio, in seconds."},
                 "text": {"type": "string"},
-                "segments": {"type": "array", "items": {"$ref": f"{_REF}Segment"}},
+                "segments": {"type": "array", "items": {"$ref": f"{REF}Segment"}},
                 "words": {
                     "type": "array",
                     "items": {

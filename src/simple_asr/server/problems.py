@@ -6,15 +6,11 @@ import json
 import math
 from http import HTTPStatus
 
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from simple_asr import errors
-from simple_asr.errors import AsrError, InvalidParameter, RequestError, SeveralErrors
-from simple_asr.server.record import record_of
-from simple_asr.service.labels import label, value_label
+from simple_asr.errors import AsrError, RequestError, SeveralErrors
+from simple_asr.service.labels import label
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEM_BYTES = 4096
@@ -49,7 +45,7 @@ def problem_response(error: AsrError, request_id: str) -> Response:
     return Response(
         content=_problem_body(error, status, request_id),
         status_code=status,
-        headers=_problem_headers(error, status),
+        headers=error_headers(error, status),
         media_type=MEDIA_TYPE,
     )
 
@@ -82,7 +78,7 @@ def _problem(
         "type": f"urn:problem-type:simple-asr:{error.code}",
         "title": error.title,
         "status": status,
-        "detail": _detail(error.detail),
+        "detail": shown_detail(error.detail),
         "code": error.code,
         "request_id": request_id,
     }
@@ -90,13 +86,18 @@ def _problem(
         problem["field"] = label(error.field)
     if several:
         problem["errors"] = [
-            {"code": fault.code, "field": label(fault.field or ""), "detail": _detail(fault.detail)}
+            {
+                "code": fault.code,
+                "field": label(fault.field or ""),
+                "detail": shown_detail(fault.detail),
+            }
             for fault in several
         ]
     return problem
 
 
-def _detail(text: str) -> str:
+def shown_detail(text: str) -> str:
+    """An error's text, short enough for any answer."""
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
 
 
@@ -104,7 +105,8 @@ def _encode(problem: dict[str, object]) -> bytes:
     return json.dumps(problem, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _problem_headers(error: AsrError, status: int) -> dict[str, str]:
+def error_headers(error: AsrError, status: int) -> dict[str, str]:
+    """What an answer of this status carries, whatever its body's form."""
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="simple-asr"'
@@ -112,36 +114,6 @@ def _problem_headers(error: AsrError, status: int) -> dict[str, str]:
         seconds = DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     return headers
-
-
-# Handlers, as FastAPI calls them ---------------------------------------------------------------
-
-
-async def answer_asr_error(request: Request, error: Exception) -> Response:
-    """Any error of ours."""
-    assert isinstance(error, AsrError), "registered for AsrError alone"
-    return problem_response(error, record_of(request.scope).request_id)
-
-
-async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: an unknown path, a method a path does not take."""
-    assert isinstance(error, HTTPException), "registered for HTTPException alone"
-    response = await answer_asr_error(request, _from_http_exception(error))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def answer_validation_error(request: Request, error: Exception) -> Response:
-    """Parameters that FastAPI checks, of routes that declare theirs to it."""
-    assert isinstance(error, RequestValidationError), "registered for RequestValidationError alone"
-    faults = [
-        InvalidParameter(
-            f"{name} {value_label(fault.get('input'))}: {fault['msg']}.", field=label(name)
-        )
-        for fault in error.errors()
-        for name in [str(fault["loc"][-1])]
-    ]
-    return await answer_asr_error(request, faults[0] if len(faults) == 1 else SeveralErrors(faults))
 
 
 def internal_error(request_id: str) -> AsrError:
@@ -152,15 +124,6 @@ def internal_error(request_id: str) -> AsrError:
     )
 
 
-def _from_http_exception(error: HTTPException) -> AsrError:
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return NotFound("There is nothing at this path. GET /openapi.json lists what there is.")
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "other methods")
-        return MethodNotAllowed(f"This path does not take this method; it takes {allowed}.")
-    return MalformedRequest("The request cannot be read as HTTP asks for.")
-
-
 # To give an error a status, add a row: an error without one has that of its base.
 STATUSES: dict[type[AsrError], int] = {
     AsrError: 500,
@@ -169,6 +132,7 @@ STATUSES: dict[type[AsrError], int] = {
     MalformedRequest: 400,
     errors.MalformedBody: 400,
     NotFound: 404,
+    errors.ModelNotFound: 404,
     MethodNotAllowed: 405,
     errors.RequestTimeout: 408,
     errors.PayloadTooLarge: 413,

@@ -171,7 +171,7 @@ def _all_given(
     faults: _Faults,
     fields_place: str,
 ) -> Iterator[_Given]:
-    in_query = [_Given(name, value, "the query") for name, value in _query_pairs(query)]
+    in_query = [_Given(name, value, "the query") for name, value in query_pairs(query)]
     in_form = [_Given(name, value, fields_place) for name, value in fields]
     for given in [*in_query, *in_form]:
         if given.name == PARAMS_FIELD:
@@ -184,7 +184,8 @@ def _all_given(
             yield from _document_members(document, place)
 
 
-def _query_pairs(query: bytes) -> list[tuple[str, str]]:
+def query_pairs(query: bytes) -> list[tuple[str, str]]:
+    """Names and values of a query. Raises PayloadTooLarge, InvalidParameter."""
     text = query.decode("latin-1")  # One character a byte, so that UTF-8 can be checked below.
     try:
         pairs = parse_qsl(

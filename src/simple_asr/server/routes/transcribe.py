@@ -24,16 +24,13 @@ from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
 from simple_asr.server.problems import problem_json
 from simple_asr.server.record import RequestRecord, record_of
-from simple_asr.service.labels import label
+from simple_asr.server.warning_header import shown_warnings, warning_header
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.events import Event, Progress, SegmentDone
 from simple_asr.transcript.formats import segment_fields
 from simple_asr.transcript.model import Transcript
 
 router = APIRouter()
-
-MAX_WARNINGS = 10
-MAX_WARNING_CHARACTERS = 300
 
 
 @router.post(
@@ -69,7 +66,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
     return Response(
         content,
         media_type=parameters.format.media_type,
-        headers=_warning_header(_warnings(transcript, parameters)),
+        headers=warning_header(_warnings(transcript, parameters)),
     )
 
 
@@ -116,11 +113,4 @@ def _error_message(error: AsrError, request_id: str) -> bytes:
 
 
 def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
-    """The first of them."""
-    warnings = [*transcript.warnings, *parameters.without_effect()]
-    return [label(warning, MAX_WARNING_CHARACTERS) for warning in warnings[:MAX_WARNINGS]]
-
-
-def _warning_header(warnings: list[str]) -> dict[str, str]:
-    """A JSON list in ASCII; no header without warnings. The body stays openai-whisper's."""
-    return {"X-ASR-Warnings": json.dumps(warnings)} if warnings else {}
+    return shown_warnings([*transcript.warnings, *parameters.without_effect()])

@@ -1,0 +1,118 @@
+"""/v1: OpenAI's audio API, for clients that speak it, and the models it can name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from simple_asr.errors import PayloadTooLarge
+from simple_asr.server.cancellation import unless_caller_leaves
+from simple_asr.server.dependencies import NEEDS_KEY, Services, TheServices
+from simple_asr.server.event_stream import open_event_stream
+from simple_asr.server.intake import ReceivedBody, receive_body
+from simple_asr.server.model_names import read_aliases
+from simple_asr.server.openai_answers import error_message, stream_messages, write_answer
+from simple_asr.server.openai_fields import (
+    SPEAKER_FIELDS,
+    Task,
+    read_audio_request,
+    speakers_unknown,
+)
+from simple_asr.server.openapi_v1 import (
+    MODEL_RESPONSES,
+    MODELS_RESPONSES,
+    TRANSCRIPTIONS_OPERATION,
+    TRANSLATIONS_OPERATION,
+)
+from simple_asr.server.record import record_of
+from simple_asr.server.warning_header import warning_header
+
+router = APIRouter(prefix="/v1", dependencies=[NEEDS_KEY])
+
+# OpenAI's schema wants a date, and no model here has one: that of Whisper's first release.
+WHISPER_RELEASED = 1_663_718_400
+
+
+@router.post(
+    "/audio/transcriptions",
+    summary="OpenAI's transcriptions",
+    response_class=Response,
+    openapi_extra=TRANSCRIPTIONS_OPERATION,
+)
+async def transcriptions(request: Request, services: TheServices) -> Response:
+    """What OpenAI's endpoint of this path takes and answers; see docs/api.md for what differs."""
+    return await _answer(request, services, "transcribe")
+
+
+@router.post(
+    "/audio/translations",
+    summary="OpenAI's translations",
+    response_class=Response,
+    openapi_extra=TRANSLATIONS_OPERATION,
+)
+async def translations(request: Request, services: TheServices) -> Response:
+    """The same, in English whatever is spoken."""
+    return await _answer(request, services, "translate")
+
+
+async def _answer(request: Request, services: Services, task: Task) -> Response:
+    record = record_of(request.scope)
+    async with AsyncExitStack() as resources:
+        body = await resources.enter_async_context(_received(request, services))
+        asked = read_audio_request(request.scope["query_string"], body.fields, body.documents, task)
+        transcriber = services.transcriber_of(asked.model)
+        options = asked.parameters.options
+        if asked.is_stream:
+            messages = stream_messages(transcriber.events(body.media, options), asked, record)
+            return await open_event_stream(request, messages, error_message, resources)
+        transcript = await unless_caller_leaves(
+            request, transcriber.transcribe(body.media, options)
+        )
+    record.audio_seconds = transcript.duration
+    return Response(
+        # In a thread: hours of words take a second to write.
+        await asyncio.to_thread(write_answer, transcript, asked),
+        media_type=asked.parameters.format.media_type,
+        headers=warning_header([*transcript.warnings, *asked.warnings]),
+    )
+
+
+@asynccontextmanager
+async def _received(request: Request, services: Services) -> AsyncIterator[ReceivedBody]:
+    """The body. A speaker's sample is larger than any field that is taken."""
+    try:
+        async with receive_body(request, services.settings.spool_dir, services.limits) as body:
+            yield body
+    except PayloadTooLarge as error:
+        if error.field and error.field.removesuffix("[]") in SPEAKER_FIELDS:
+            raise speakers_unknown(error.field.removesuffix("[]")) from None
+        raise
+
+
+@router.get("/models", summary="The models that can be named", responses=MODELS_RESPONSES)
+async def models(services: TheServices) -> JSONResponse:
+    """The model that is served, and every other name it goes by."""
+    served = services.transcriber.model_state.served
+    aliases = read_aliases(services.settings.model_aliases)
+    names = [served, *(alias for alias, model in aliases.items() if model in ("", served))]
+    return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
+
+
+@router.get("/models/{model:path}", summary="One of them", responses=MODEL_RESPONSES)
+async def model(model: str, services: TheServices) -> JSONResponse:
+    """404 for a model that is not served."""
+    services.transcriber_of(model)
+    return JSONResponse(_model(model))
+
+
+def _model(name: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": WHISPER_RELEASED,
+        "owned_by": "simple-asr",
+    }

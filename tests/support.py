@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,28 @@ class Silence:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         return np.zeros(stop - start, np.float32)
+
+
+class Noise:
+    """So many seconds of hiss, but for the stretches of `silent`, in seconds."""
+
+    def __init__(self, seconds: float, silent: Sequence[tuple[float, float]] = ()) -> None:
+        self.num_samples = int(seconds * 16_000)
+        self._waveform = np.random.default_rng(1).normal(0, 0.05, self.num_samples)
+        for start, end in silent:
+            self._waveform[int(start * 16_000) : int(end * 16_000)] = 0
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        read = np.zeros(stop - start, np.float32)
+        found = self._waveform[max(0, start) : stop]
+        read[max(0, -start) : max(0, -start) + len(found)] = found
+        return read
+
+
+def hiss(seconds: float) -> bytes:
+    """As long, as 16-bit samples at 16 kHz: sound in which a fake model may hear things."""
+    samples = np.random.default_rng(1).integers(-2000, 2000, int(seconds * 16_000))
+    return samples.astype("<i2").tobytes()
 
 
 @dataclass

@@ -32,6 +32,13 @@ def tone(hertz: float, seconds: float, loudness: float = 0.5) -> NDArray[np.floa
     return (loudness * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
 
 
+def dither(seconds: float, steps: int) -> NDArray[np.float32]:
+    """Noise of up to so many steps of 16 bits."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-steps, steps + 1, int(seconds * SAMPLE_RATE)) / 32_768
+    return noise.astype(np.float32)
+
+
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_every_mel_filter_has_the_area_slaney_gives_it(n_mels: int) -> None:
     filters = mel_filters(n_mels)
@@ -102,3 +109,35 @@ def test_the_shortest_recordings_have_windows_too(num_samples: int) -> None:
 
     assert np.isfinite(log_mel.opening()).all()
     assert log_mel.content_frames == num_samples // 160
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.zeros(5 * SAMPLE_RATE, np.float32), True),
+        (dither(5, steps=1), True),
+        (dither(5, steps=8), False),
+        (tone(440, 5, loudness=0.001), False),
+    ],
+    ids=["zeros", "dither", "hiss at -72 dB", "a tone at -60 dB"],
+)
+def test_silence_is_what_holds_nothing_but_dither(
+    samples: NDArray[np.float32], expected: bool
+) -> None:
+    assert LogMel(Array(samples), 80).is_silent(0, 500) is expected
+
+
+def test_beside_loud_sound_silence_is_what_whispers_floor_hides() -> None:
+    hiss, loud = dither(5, steps=8), tone(440, 5)
+
+    assert not LogMel(Array(hiss), 80).is_silent(0, 400)
+    assert LogMel(Array(np.concatenate([hiss, loud * 1.9])), 80).is_silent(0, 400)
+
+
+def test_a_stretch_is_silent_only_if_all_of_it_is() -> None:
+    log_mel = LogMel(
+        Array(np.concatenate([np.zeros(SAMPLE_RATE * 40, np.float32), tone(99, 1)])), 80
+    )
+
+    assert log_mel.is_silent(0, 3000)
+    assert not log_mel.is_silent(3000, 1100)

@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from simple_asr.audio.decode import DecoderPool
+from simple_asr.audio.features import Samples
+from simple_asr.audio.recording import Recording
 from simple_asr.audio.speech import Span, SpeechDetector, SpeechRules, chunks, speech_spans
-from tests.support import Clip, Silence
+from tests.support import Clip, Noise, Silence
 
 FRAME = 0.032
 
@@ -108,3 +110,34 @@ def test_noise_and_tones_hold_little_or_no_speech() -> None:
             return np.pad(noise[start:stop], (0, max(0, stop - len(noise))))
 
     assert sum(span.end - span.start for span in SpeechDetector().spans(Noise())) < 1.0
+
+
+@pytest.mark.parametrize("loudness", [1.0, 0.01])
+def test_speech_is_surely_found_however_quiet(
+    speech: list[Clip], decoder: DecoderPool, loudness: float
+) -> None:
+    detector = SpeechDetector()
+    sure = []
+    for clip in speech:
+        with decoder.decode(clip.path) as recording:
+            waveform = loudness * recording.read(0, recording.num_samples)
+        with Recording.from_samples(waveform) as quieter:
+            sure.append(detector.surest(quieter, 0, quieter.num_samples))
+
+    assert min(sure) > 0.9
+
+
+@pytest.mark.parametrize("samples", [Silence(20.0), Noise(20.0), Noise(20.0, [(5, 6), (9, 9.01)])])
+def test_where_nobody_speaks_it_is_not_sure(samples: Samples) -> None:
+    assert SpeechDetector().surest(samples, 0, samples.num_samples) < 0.3
+
+
+def test_only_the_stretch_asked_for_is_judged(speech: list[Clip], decoder: DecoderPool) -> None:
+    with decoder.decode(speech[0].path) as recording:
+        spoken = recording.read(0, recording.num_samples)
+    silence = np.zeros(5 * 16_000, np.float32)
+    with Recording.from_samples(np.concatenate([silence, spoken])) as recording:
+        detector = SpeechDetector()
+
+        assert detector.surest(recording, 0, 5 * 16_000) < 0.3
+        assert detector.surest(recording, 5 * 16_000, recording.num_samples) > 0.9

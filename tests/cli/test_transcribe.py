@@ -25,7 +25,7 @@ from simple_asr.errors import ModelUnavailable, RequestError
 from simple_asr.service.parameters import read_parameters
 from simple_asr.service.transcriber import LoadedModel
 from simple_asr.settings import Settings
-from tests.support import WAIT, Clip
+from tests.support import WAIT, Clip, hiss
 
 Run = Callable[..., Result]
 
@@ -61,10 +61,10 @@ def model(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Model:
 
 @pytest.fixture
 def clip(home: Path) -> str:
-    """Three seconds of silence, in which the fake model hears a greeting."""
+    """Three seconds of hiss, in which the fake model hears a greeting."""
     with wave.open(str(home / "clip.wav"), "wb") as stream:
         stream.setparams((1, 2, 16_000, 0, "NONE", "not compressed"))
-        stream.writeframes(bytes(2 * 3 * 16_000))
+        stream.writeframes(hiss(3))
     return "clip.wav"
 
 

@@ -156,3 +156,20 @@ def test_clips_are_pairs_and_the_last_may_be_open(
     options = TranscribeOptions(clip_timestamps=clip_timestamps)
 
     assert options.clips(content_frames=6000) == clips
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, True),
+        ({"language": "en"}, True),
+        ({"temperature": 0}, False),
+        ({"no_speech_threshold": None}, False),
+        ({"temperature": 0, "skip_non_speech": True}, True),
+        ({"skip_non_speech": False}, False),
+    ],
+)
+def test_non_speech_is_skipped_unless_the_ladder_is_set(
+    given: dict[str, object], expected: bool
+) -> None:
+    assert TranscribeOptions.model_validate(given).skips_non_speech is expected

@@ -13,7 +13,7 @@ from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import answer_batch
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import NO_SHORTCUTS, Request
-from simple_asr.engine.seek_loop import Shortcuts, reduced_context, saves_a_window
+from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts, reduced_context, saves_a_window
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
     Align,
@@ -22,13 +22,14 @@ from simple_asr.engine.window import (
     Decoded,
     Detected,
     DetectLanguage,
+    FindVoice,
     Hypothesis,
     Window,
 )
 from simple_asr.errors import InvalidParameter
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
-from tests.support import Silence
+from tests.support import Noise, Silence
 
 Say = Callable[..., Decoded]
 
@@ -61,13 +62,21 @@ class Run:
         shortcuts: Shortcuts = NO_SHORTCUTS,
         chunks: Sequence[Span] | None = None,
         is_multilingual: bool = True,
+        silent: Sequence[tuple[float, float]] = (),
+        find_voice: FindVoiceBetween | None = None,
         **options: object,
     ) -> None:
         backend = FakeBackend(tokenizer, is_multilingual=is_multilingual)
         chosen = TranscribeOptions.model_validate({"language": "en", **options})
-        log_mel = LogMel(Silence(seconds), 80)
+        samples = Silence(seconds) if find_voice is None else Noise(seconds, silent)
         request = Request(
-            chosen, log_mel, backend.info, tokenizer, shortcuts=shortcuts, chunks=chunks
+            chosen,
+            LogMel(samples, 80),
+            backend.info,
+            tokenizer,
+            shortcuts=shortcuts,
+            chunks=chunks,
+            find_voice=find_voice,
         )
         remaining = deque(answers)
         self.windows: list[Window] = []
@@ -76,7 +85,7 @@ class Run:
         while todo:
             window, *todo = todo
             self.windows.append(window)
-            if isinstance(window.step, Align):
+            if isinstance(window.step, Align | FindVoice):
                 (answer,) = answer_batch(backend, [window])
             else:
                 answer = remaining.popleft()
@@ -531,3 +540,87 @@ def test_clips_that_ask_for_the_same_audio_over_and_over_are_refused(
 ) -> None:
     with pytest.raises(InvalidParameter, match="at most 4 times"):
         Run(tokenizer, [], seconds=60, clip_timestamps=[0, 60] * 5)
+
+
+# Nobody speaks ----------------------------------------------------------------------------------
+
+
+def nobody(_start: int, _stop: int) -> float:
+    return 0.1
+
+
+def somebody(_start: int, _stop: int) -> float:
+    return 0.9
+
+
+def test_a_window_that_fails_and_holds_no_speech_is_skipped_at_once(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    run = Run(tokenizer, [say(0.0, " Made up.", 2.0, logprob=-2)], find_voice=nobody)
+
+    assert len(run.decodes) == 1
+    assert run.transcript.text == ""
+
+
+def test_a_window_that_looks_silent_is_skipped_however_sure_its_text(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    run = Run(tokenizer, [say(0.0, " you", 2.0, no_speech=0.9)], find_voice=nobody)
+
+    assert run.transcript.text == ""
+
+
+def test_where_somebody_speaks_the_ladder_is_climbed_as_ever(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    answers = [say(0.0, " Hel", 2.0, logprob=-2), say(0.0, " Hello.", 2.0)]
+
+    run = Run(tokenizer, answers, find_voice=somebody)
+
+    assert [decode.search.temperature for decode in run.decodes] == [0.0, 0.2]
+    assert run.transcript.text == " Hello."
+
+
+def test_what_passes_every_check_is_not_doubted(tokenizer: Tokenizer, say: Say) -> None:
+    run = Run(tokenizer, [say(0.0, " Hello.", 2.0)], find_voice=nobody)
+
+    assert run.transcript.text == " Hello."
+
+
+def test_voice_is_looked_for_in_the_window_alone(tokenizer: Tokenizer, say: Say) -> None:
+    asked = []
+
+    def find_voice(start: int, stop: int) -> float:
+        asked.append((start, stop))
+        return 0.0
+
+    Run(tokenizer, [say(logprob=-2), say(logprob=-2)], seconds=40, find_voice=find_voice)
+
+    assert asked == [(0, 3000), (3000, 4000)]
+
+
+def test_silence_is_skipped_unheard(tokenizer: Tokenizer) -> None:
+    run = Run(tokenizer, [], seconds=90, silent=[(0, 90)], find_voice=nobody, language=None)
+
+    assert run.windows == []
+    assert run.transcript.text == ""
+
+
+def test_the_language_after_long_silence_is_that_of_the_first_sound(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    answers: list[Answer] = [Detected({"ru": 0.9, "en": 0.1}), say(0.0, " Hello.", 2.0)]
+
+    run = Run(tokenizer, answers, seconds=50, silent=[(0, 35)], find_voice=somebody, language=None)
+
+    assert run.windows[0].audio is run.windows[1].audio
+    assert run.transcript.segments[0].start == 30.0
+    assert run.transcript.language == "ru"
+
+
+def test_without_voice_activity_silence_is_heard_as_openai_whisper_hears_it(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    run = Run(tokenizer, [say(0.0, " you", 2.0)], seconds=20)
+
+    assert run.transcript.text == " you"

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "length_penalty": ("0.8", 0.8),
     "compression_ratio_threshold": ("null", None),
     "keep_when_all_fail": ("last", "last"),
+    "skip_non_speech": ("false", False),
     "logprob_threshold": ("-0.5", -0.5),
     "no_speech_threshold": ("0.7", 0.7),
     "condition_on_previous_text": ("false", False),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.engine.backends.ctranslate2 import load_replicas
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import Shortcuts
@@ -25,20 +26,20 @@ from simple_asr.errors import (
 )
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
-from tests.support import WAIT, Silence
+from tests.support import WAIT, Noise, hiss
 
 ENGLISH = TranscribeOptions(language="en")
 
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """Two seconds of silence as WAV."""
-    path = tmp_path / "silence.wav"
+    """Two seconds of hiss as WAV."""
+    path = tmp_path / "hiss.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes(bytes(2 * 32_000))
+        file.writeframes(hiss(2))
     return path
 
 
@@ -293,7 +294,7 @@ class HeldDecoder:
         pass
 
 
-class HeldRecording(Silence):
+class HeldRecording(Noise):
     """Tells when it is closed."""
 
     warnings: tuple[str, ...] = ()
@@ -352,3 +353,20 @@ def test_a_request_that_is_refused_gives_its_place_back(
             asyncio.run(transcriber.transcribe(media, unknown_here))
 
     assert asyncio.run(transcriber.transcribe(media, ENGLISH)).text == " Hello."
+
+
+@pytest.mark.weights
+def test_where_nobody_speaks_nothing_is_written(
+    build: Build, base_model: Path, shared: Path
+) -> None:
+    """Silence, noise, keypad tones and music, by the real model with its own defaults."""
+    replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=0)
+    transcriber = build(lambda: LoadedModel(replicas))
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    clips = sorted((shared / "data" / "audio" / "nospeech").iterdir())
+
+    transcripts = [asyncio.run(transcriber.transcribe(clip, TranscribeOptions())) for clip in clips]
+
+    assert len(clips) == 6
+    assert [(t.text, t.segments) for t in transcripts] == [("", ())] * len(clips)

@@ -18,6 +18,7 @@ N_FRAMES = 3000
 
 _QUIETEST = -10.0  # log10 of the smallest power kept, 1e-10
 _DYNAMIC_RANGE = 8.0  # everything this far below the loudest is as good as silent
+_DITHER = -7.5  # log10 of the largest power that samples of -1, 0 and 1 of 32,768 come to
 
 
 class Samples(Protocol):
@@ -43,6 +44,7 @@ class LogMel:
         self._samples = samples
         self._n_mels = n_mels
         self._peak: float | None = None
+        self._loudest_of_second = np.zeros(0, np.float32)
         # A clip of one window is computed for its peak and used for its only window.
         self._last_block: tuple[tuple[int, int, int], NDArray[np.float32]] | None = None
 
@@ -57,12 +59,26 @@ class LogMel:
             # The last frame with any sample of the recording in it is centred up to N_FFT / 2 past
             # its end.
             last_frame = (self._samples.num_samples + N_FFT // 2) // HOP_LENGTH + 1
-            blocks = range(0, last_frame, N_FRAMES)
-            self._peak = max(
-                float(self._block(start * HOP_LENGTH, N_FRAMES, HOP_LENGTH).max())
-                for start in blocks
+            self._loudest_of_second = np.concatenate(
+                [
+                    self._block(start * HOP_LENGTH, N_FRAMES, HOP_LENGTH)
+                    .reshape(self._n_mels, -1, FRAMES_PER_SECOND)
+                    .max(axis=(0, 2))
+                    for start in range(0, last_frame, N_FRAMES)
+                ]
             )
+            self._peak = float(self._loudest_of_second.max())
         return self._peak
+
+    def is_silent(self, start_frame: int, num_frames: int) -> bool:
+        """Whether nothing can be heard from `start_frame` on: it is all below the floor, or dither.
+
+        The floor is Whisper's own: below it a window looks the same whatever is in it.
+        """
+        floor = max(self.peak() - _DYNAMIC_RANGE, _DITHER)
+        first = start_frame // FRAMES_PER_SECOND
+        last = -(-(start_frame + num_frames) // FRAMES_PER_SECOND)
+        return bool(self._loudest_of_second[first:last].max(initial=-np.inf) <= floor)
 
     def window(
         self,

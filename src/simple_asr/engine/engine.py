@@ -17,7 +17,16 @@ from simple_asr.engine.request import Request
 from simple_asr.engine.scheduler import Scheduler
 from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
-from simple_asr.engine.window import Align, Answer, Decode, DetectLanguage, Window, WindowAudio
+from simple_asr.engine.window import (
+    Align,
+    Answer,
+    Decode,
+    DetectLanguage,
+    FindVoice,
+    Voice,
+    Window,
+    WindowAudio,
+)
 from simple_asr.errors import AsrError, EngineFailed, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Event
 
@@ -267,10 +276,15 @@ def encode(backend: Backend, windows: Sequence[Window]) -> None:
         outputs = backend.encode([audio.log_mel() for audio in new])
         for audio, encoded in zip(new, outputs, strict=True):
             audio.encoded = encoded
+    for window in windows:
+        if window.key.kind is FindVoice and window.audio.find_voice is not None:
+            window.audio.voice = window.audio.find_voice()
 
 
 def ask(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
     """The model's answers to encoded windows with equal keys, in their order."""
+    if batch[0].key.kind is FindVoice:
+        return [Voice(window.audio.voice) for window in batch]
     encoded = [window.audio.encoded for window in batch]
     if batch[0].key.kind is DetectLanguage:
         return backend.detect_language(encoded)

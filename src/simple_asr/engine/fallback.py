@@ -108,6 +108,12 @@ def _is_surely_silent(result: WindowResult, options: TranscribeOptions) -> bool:
     )
 
 
+def is_maybe_silent(result: WindowResult, options: TranscribeOptions) -> bool:
+    """Whether the model alone takes the window for silent, however sure it is of its text."""
+    threshold = options.no_speech_threshold
+    return threshold is not None and result.no_speech_prob > threshold
+
+
 def is_silence(result: WindowResult, options: TranscribeOptions) -> bool:
     """Whether the window is skipped as silent.
 

@@ -259,6 +259,13 @@ class TranscribeOptions(BaseModel):
         "`best`.",
         examples=["last"],
     )
+    skip_non_speech: OptionalFlag = Field(
+        None,
+        description="Whether windows are left out in which nobody speaks: those that are inaudible "
+        "to the model, and those that fail a check or look silent to it where voice activity "
+        "finds no speech at all. Absent: `false` where `temperature` or a threshold is given, "
+        "else `true`.",
+    )
     fp16: OptionalFlag = Field(
         None,
         description="Accepted for compatibility. The number format is chosen when the model is "
@@ -355,6 +362,13 @@ class TranscribeOptions(BaseModel):
         """Whether `best` counts for `keep_when_all_fail`; see docs/decisions/0008."""
         if self.keep_when_all_fail is not None:
             return self.keep_when_all_fail == "best"
+        return not self.model_fields_set & _LADDER_FIELDS
+
+    @property
+    def skips_non_speech(self) -> bool:
+        """What counts for `skip_non_speech`; see docs/decisions/0011."""
+        if self.skip_non_speech is not None:
+            return self.skip_non_speech
         return not self.model_fields_set & _LADDER_FIELDS
 
     def without_effect(self) -> list[str]:

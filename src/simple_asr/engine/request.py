@@ -13,7 +13,7 @@ from simple_asr.audio.features import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.seek_loop import SeekLoop, Shortcuts, Work
+from simple_asr.engine.seek_loop import FindVoiceBetween, SeekLoop, Shortcuts, Work
 from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
 from simple_asr.engine.window import Answer, Detected, DetectLanguage, Window, WindowAudio
 from simple_asr.errors import InvalidParameter
@@ -41,9 +41,12 @@ class Request:
         *,
         shortcuts: Shortcuts = NO_SHORTCUTS,
         chunks: Sequence[Span] | None = None,
+        find_voice: FindVoiceBetween | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         """With `chunks` of speech each is recognised by itself, and nothing between them.
+
+        With `find_voice`, windows in which nobody speaks are left out (docs/decisions/0011).
 
         Raises InvalidParameter for a prefix that leaves the model no room.
         """
@@ -67,6 +70,7 @@ class Request:
                 clips=clips,
                 shortcuts=shortcuts,
                 last_speech_end=last_speech_end,
+                find_voice=find_voice,
             )
 
         prompt = initial_prompt_tokens(tokenizer, options)
@@ -90,7 +94,7 @@ class Request:
 
     def start(self) -> tuple[list[Event], list[Window]]:
         """What is known at once, and the first steps to take."""
-        if self._language is None and self._info.is_multilingual and self._loops:
+        if self._language is None and self._info.is_multilingual and self._is_anything_heard():
             return [], [Window(self, self._detection_audio(), DetectLanguage())]
         return self._start_loops()
 
@@ -124,15 +128,20 @@ class Request:
             self._warnings.append(f"{self._info.name} is an English-only model: it transcribes.")
         return None
 
+    def _is_anything_heard(self) -> bool:
+        return any(loop.first_audio() is not None for loop in self._loops)
+
     def _detection_audio(self) -> WindowAudio:
         """What the language is detected from: the first 30 s, whatever the clips.
 
         openai-whisper follows a short recording with the spectrogram of silence here, and with
         zeros where it decodes. The first window's encoder output serves for both, and only an
-        unsure answer is asked for again as openai-whisper asks it. Chunks begin with speech.
+        unsure answer is asked for again as openai-whisper asks it. Chunks begin with speech, and
+        so may what follows skipped silence.
         """
-        first = self._loops[0].first_audio()
-        starts_at_zero = self._loops[0].seek == 0
+        loop = self._loops[0]
+        first = loop.first_audio()
+        starts_at_zero = loop.seek == 0 or loop.has_skipped_silence
         if first is not None and first.speed == 1.0 and (starts_at_zero or len(self._loops) > 1):
             return first
         return self._opening()

@@ -23,6 +23,7 @@ class WindowAudio:
     `log_mel` computes the spectrogram, shape (n_mels, context), when it is wanted; `encoded` is
     set by the worker after the first step, so that a window is encoded once. `num_frames` frames
     of the spectrogram hold sound; one of its seconds is `speed` seconds of the recording.
+    `find_voice` tells how sure voice activity is of speech in it; the worker keeps it in `voice`.
     """
 
     log_mel: Callable[[], NDArray[np.float32]]
@@ -30,6 +31,8 @@ class WindowAudio:
     context: int = N_FRAMES
     speed: float = 1.0
     encoded: Encoded | None = None
+    find_voice: Callable[[], float] | None = None
+    voice: float = 1.0
 
     @property
     def duration(self) -> float:
@@ -90,7 +93,12 @@ class Align:
     text_tokens: tuple[int, ...]
 
 
-Step: TypeAlias = DetectLanguage | Decode | Align
+@dataclass(frozen=True, slots=True)
+class FindVoice:
+    """Whether anybody speaks at all; asked of voice activity, not of the model."""
+
+
+Step: TypeAlias = DetectLanguage | Decode | Align | FindVoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,14 @@ class Aligned:
     token_probabilities: NDArray[np.float32]
 
 
-Answer: TypeAlias = Detected | Decoded | Aligned
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How sure voice activity is that somebody speaks in the window, 0 to 1."""
+
+    probability: float
+
+
+Answer: TypeAlias = Detected | Decoded | Aligned | Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +173,7 @@ class Window:
 def shared_by_batch(step: Step) -> tuple[object, ...]:
     """What a step must have in common with the others of its model call."""
     match step:
-        case DetectLanguage():
+        case DetectLanguage() | FindVoice():
             return ()
         case Decode(prompt, search):
             return (

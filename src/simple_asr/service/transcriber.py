@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from simple_asr.audio.features import LogMel, Samples
+from simple_asr.audio.features import HOP_LENGTH, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.engine import Engine, warm_up
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
-from simple_asr.engine.seek_loop import Shortcuts
+from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
@@ -212,12 +212,18 @@ class LocalTranscriber:
             model.tokenizer,
             shortcuts=self._shortcuts(options),
             chunks=self._find_chunks(recording) if options.chunking_strategy == "auto" else None,
+            find_voice=self._voice_finder(recording) if options.skips_non_speech else None,
             warnings=(*recording.warnings, *options.without_effect()),
         )
 
     def _find_chunks(self, recording: Samples) -> list[Span]:
         assert self._speech is not None, "It is loaded before the first request is taken"
         return chunks(self._speech.spans(recording))
+
+    def _voice_finder(self, recording: Samples) -> FindVoiceBetween:
+        speech = self._speech
+        assert speech is not None, "It is loaded before the first request is taken"
+        return lambda start, stop: speech.surest(recording, start * HOP_LENGTH, stop * HOP_LENGTH)
 
     def _shortcuts(self, options: TranscribeOptions) -> Shortcuts:
         """The request's, and the server's where it names none."""

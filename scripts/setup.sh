@@ -8,7 +8,7 @@ set -eu
 package_set=${1:-}
 case $package_set in
     run) download='about 240 MB' ;;
-    test) download='about 350 MB' ;;
+    test) download='about 400 MB' ;;
     *) echo "Usage: scripts/setup.sh run|test" >&2 && exit 2 ;;
 esac
 

@@ -74,6 +74,11 @@ class MalformedBody(RequestError):
     title = "Malformed request body"
 
 
+class InvalidTranscript(RequestError):
+    code = "invalid_transcript"
+    title = "Invalid transcript"
+
+
 class UnsupportedContentType(RequestError):
     code = "unsupported_content_type"
     title = "Unsupported content type"

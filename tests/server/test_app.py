@@ -14,7 +14,7 @@ from simple_asr.settings import Settings
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/transcribe/", "/docs", "/redoc", "/%00", "/../x"])
+@pytest.mark.parametrize("path", ["/nothing", "/transcribe/", "/redoc", "/%00", "/../x"])
 async def test_an_unknown_path_is_a_404_problem(stranger: httpx.AsyncClient, path: str) -> None:
     answer = await stranger.get(path)
 

@@ -21,7 +21,8 @@ from simple_asr.server.key_reload import watch_keys
 from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClose, RequestEnvelope
 from simple_asr.server.openapi import component_schemas
 from simple_asr.server.openapi_v1 import openai_schemas
-from simple_asr.server.routes import health, index, keys, openai, transcribe
+from simple_asr.server.pages import WebFiles
+from simple_asr.server.routes import formatting, health, index, keys, openai, transcribe
 from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import Transcriber
@@ -46,7 +47,7 @@ def create_app(
         title="Simple ASR",
         version=__version__,
         description=DESCRIPTION,
-        # FastAPI's pages load their scripts from another host.
+        # FastAPI's pages load their scripts from another host; `/docs` is ours.
         docs_url=None,
         redoc_url=None,
         # A redirect would lose the body of a POST, and repeats a Host header nobody checked.
@@ -69,6 +70,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, error_answers.answer_validation_error)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/web", WebFiles())
     return app
 
 
@@ -93,4 +95,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await watcher
 
 
-ROUTERS = (index.router, transcribe.router, openai.router, health.router, keys.router)
+ROUTERS = (
+    index.router,
+    transcribe.router,
+    formatting.router,
+    openai.router,
+    health.router,
+    keys.router,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from python_multipart.multipart import parse_options_header
@@ -50,7 +50,7 @@ class BodyLimits:
 
     A sender is given up after `idle_seconds` of silence, and when it has fallen that many seconds
     behind `min_bytes_per_second`; 0 lets it be as slow as it likes. `max_document_bytes` is for all
-    JSON documents together.
+    JSON documents of a form together, `max_transcript_bytes` for one that is a body.
     """
 
     max_bytes: int
@@ -59,6 +59,7 @@ class BodyLimits:
     max_document_bytes: int = 1024 * 1024
     idle_seconds: float = 30.0
     min_bytes_per_second: float = 1024.0
+    max_transcript_bytes: int = 32 * 1024 * 1024
 
     @classmethod
     def from_settings(cls, settings: Settings) -> BodyLimits:
@@ -102,6 +103,30 @@ async def receive_body(
         # gives this request up while it waits here.
         removing = asyncio.get_running_loop().run_in_executor(None, collector.discard)
         await asyncio.shield(removing)
+
+
+async def receive_document(request: Request, limits: BodyLimits) -> bytes:
+    """The JSON document that is this request's body, whole in memory.
+
+    Raises UnsupportedContentType, PayloadTooLarge, RequestTimeout; Cancelled when the caller
+    leaves.
+    """
+    _refuse_encoded(request)
+    media_type, _ = _content_type(request)
+    if media_type != "application/json":
+        raise UnsupportedContentType(
+            f"A body of type '{label(media_type)}' is not taken here. Send the transcript with "
+            "Content-Type: application/json."
+        )
+    limits = replace(limits, max_bytes=limits.max_transcript_bytes)
+    try:
+        _refuse_announced_size(request, limits)
+        return b"".join([chunk async for chunk in _chunks(request, limits)])
+    except PayloadTooLarge:
+        raise PayloadTooLarge(
+            f"The transcript takes more than {limits.max_bytes} bytes, the most this server takes. "
+            "Split it."
+        ) from None
 
 
 async def _collect(request: Request, collector: _Collector, limits: BodyLimits) -> None:

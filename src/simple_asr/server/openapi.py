@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from simple_asr.server.intake import MEDIA_TYPES
 from simple_asr.server.problems import MEDIA_TYPE as PROBLEM
 from simple_asr.service.parameters import PARAMS_FIELD, parameter_schemas
+from simple_asr.transcript.cues import CueOptions
 from simple_asr.transcript.formats import FORMATS
 from simple_asr.transcript.model import Segment
 
@@ -60,7 +61,7 @@ def _json_response(description: str, schema: JsonSchema, example: object) -> dic
 # POST /transcribe --------------------------------------------------------------------------------
 
 
-def _query_parameters() -> list[JsonSchema]:
+def _query_parameters(schemas: dict[str, JsonSchema]) -> list[JsonSchema]:
     return [
         {
             "name": name,
@@ -69,7 +70,7 @@ def _query_parameters() -> list[JsonSchema]:
             "description": schema.get("description", ""),
             "schema": {key: value for key, value in schema.items() if key != "description"},
         }
-        for name, schema in parameter_schemas().items()
+        for name, schema in schemas.items()
     ]
 
 
@@ -156,7 +157,7 @@ def _transcript_response() -> JsonSchema:
 
 
 TRANSCRIBE_OPERATION: dict[str, Any] = {
-    "parameters": _query_parameters(),
+    "parameters": _query_parameters(parameter_schemas()),
     "requestBody": _request_body(),
     "responses": {
         "200": _transcript_response(),
@@ -164,6 +165,38 @@ TRANSCRIBE_OPERATION: dict[str, Any] = {
             str(status): response
             for status, response in problem_responses(
                 400, 401, 403, 408, 413, 415, 422, 429, 431, 500, 503, 507
+            ).items()
+        },
+    },
+}
+
+# POST /format ------------------------------------------------------------------------------------
+
+
+def _writing_parameters() -> dict[str, JsonSchema]:
+    schemas = parameter_schemas()
+    return {name: schemas[name] for name in ("format", *CueOptions.model_fields)}
+
+
+FORMAT_OPERATION: dict[str, Any] = {
+    "parameters": _query_parameters(_writing_parameters()),
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"{REF}WhisperResult"}}},
+    },
+    "responses": {
+        "200": {
+            **_transcript_response(),
+            "content": {
+                media_type: content
+                for media_type, content in _transcript_response()["content"].items()
+                if media_type != "text/event-stream"
+            },
+        },
+        **{
+            str(status): response
+            for status, response in problem_responses(
+                401, 403, 408, 413, 415, 422, 431, 500
             ).items()
         },
     },

@@ -12,7 +12,7 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import AsrError, EmptyMedia, ModelNotReady
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
-from simple_asr.transcript.model import Effective, Processing, Segment, Transcript
+from simple_asr.transcript.model import Segment, Transcript
 
 TRANSCRIPT = Transcript(
     text=" Привет, как дела?",
@@ -33,8 +33,6 @@ TRANSCRIPT = Transcript(
     language="ru",
     duration=2.5,
     model="turbo",
-    processing=Processing(queue=0.25, decode=0.5, recognise=0.75),
-    parameters={"language": Effective("ru")},
 )
 
 

@@ -1,0 +1,343 @@
+"""Talks to a running server from Python: transcripts and their events, blocking or with asyncio.
+
+    with Client("http://localhost:9854", key="…") as client:
+        print(client.transcribe("clip.wav", language="ru").text)
+
+Needs nothing of the server's own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import httpx2
+from pydantic import TypeAdapter
+
+from simple_asr.errors import AsrError
+from simple_asr.transcript.document import read_transcript
+from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.model import Segment, Transcript
+
+Media = str | os.PathLike[str] | bytes | BinaryIO
+"""A path, the content, or an open file, which can be sent again only where it can be rewound."""
+
+# A server in work sends a comment every 15 s; one that is silent for so long is gone.
+READ_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+TRY_AGAIN = (429, 503)
+# Before another try where the server names no time.
+PAUSE_SECONDS = 5.0
+
+
+class Refused(AsrError):
+    """The server answered with an error. `detail` is its text; `problem` its whole document."""
+
+    code = "refused"
+    title = "Refused by the server"
+
+    def __init__(self, status: int, problem: dict[str, Any], retry_after: float | None) -> None:
+        detail = problem.get("detail") or f"The server answered {status}."
+        super().__init__(str(detail), field=problem.get("field"), retry_after=retry_after)
+        self.status = status
+        self.problem = problem
+
+
+class Unreachable(AsrError):
+    """No answer came, or only the beginning of one."""
+
+    code = "unreachable"
+    title = "Server unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`status` is healthy, degraded, loading or failed; `model` is the one that is served."""
+
+    status: str
+    model: str
+
+
+class Client:
+    """A server, for programs that wait. Thread-safe; `close` it, or use it in a `with`."""
+
+    def __init__(self, address: str, key: str | None = None, *, retries: int = 3) -> None:
+        """`address` is that of the server's `/`. A busy server is asked again `retries` times."""
+        self._http = httpx2.Client(**_connection(address, key))
+        self._retries = retries
+
+    def transcribe(self, media: Media, **options: Any) -> Transcript:
+        """The finished transcript. `options` are the parameters of POST /transcribe by name.
+
+        Raises Refused, Unreachable, OSError where the media cannot be read.
+        """
+        for event in self.stream(media, **options):
+            if isinstance(event, Done):
+                return event.transcript
+        raise AssertionError("stream ends with Done or an error")
+
+    def stream(self, media: Media, **options: Any) -> Iterator[Event]:
+        """Progress and segments as they come, then Done. Closing the iterator ends the work."""
+        for tries_left in range(self._retries, -1, -1):
+            has_begun = False
+            try:
+                for event in self._events(media, options):
+                    has_begun = True
+                    yield event
+                return
+            except Refused as refusal:
+                time.sleep(_pause(refusal, 0 if has_begun else tries_left))
+
+    def write(self, media: Media, format: str, **options: Any) -> str:  # noqa: A002  (its name there)
+        """The transcript as a file of this format: `srt`, `vtt`, `text`, …"""
+        options = {**options, "format": format}
+        for tries_left in range(self._retries, -1, -1):
+            try:
+                with _opened(media) as content, _told_apart():
+                    response = self._http.post("transcribe", **_form(content, options))
+                return _read(response).text
+            except Refused as refusal:  # noqa: PERF203  (each try is a request)
+                time.sleep(_pause(refusal, tries_left))
+        raise AssertionError("the last try returns or raises")
+
+    def health(self) -> Health:
+        """What is served, and how well. Needs no key."""
+        with _told_apart():
+            return _health(self._http.get("health"))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _events(self, media: Media, options: dict[str, Any]) -> Iterator[Event]:
+        with (
+            _opened(media) as content,
+            _told_apart(),
+            self._http.stream(
+                "POST", "transcribe", headers=_STREAM, **_form(content, _streamed(options))
+            ) as response,
+        ):
+            if response.is_error:
+                response.read()
+            reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
+            for line in response.iter_lines():
+                yield from reader.feed(line)
+            reader.finish()
+
+
+class AsyncClient:
+    """The same for asyncio; `aclose` it, or use it in an `async with`."""
+
+    def __init__(self, address: str, key: str | None = None, *, retries: int = 3) -> None:
+        """`address` is that of the server's `/`. A busy server is asked again `retries` times."""
+        self._http = httpx2.AsyncClient(**_connection(address, key))
+        self._retries = retries
+
+    async def transcribe(self, media: Media, **options: Any) -> Transcript:
+        """The finished transcript. `options` are the parameters of POST /transcribe by name.
+
+        Raises Refused, Unreachable, OSError where the media cannot be read.
+        """
+        async for event in self.stream(media, **options):
+            if isinstance(event, Done):
+                return event.transcript
+        raise AssertionError("stream ends with Done or an error")
+
+    async def stream(self, media: Media, **options: Any) -> AsyncIterator[Event]:
+        """Progress and segments as they come, then Done. Closing the iterator ends the work."""
+        for tries_left in range(self._retries, -1, -1):
+            has_begun = False
+            try:
+                async for event in self._events(media, options):
+                    has_begun = True
+                    yield event
+                return
+            except Refused as refusal:
+                await asyncio.sleep(_pause(refusal, 0 if has_begun else tries_left))
+
+    async def write(self, media: Media, format: str, **options: Any) -> str:  # noqa: A002  (as above)
+        """The transcript as a file of this format: `srt`, `vtt`, `text`, …"""
+        options = {**options, "format": format}
+        for tries_left in range(self._retries, -1, -1):
+            try:
+                with _opened(media) as content, _told_apart():
+                    response = await self._http.post("transcribe", **_form(content, options))
+                return _read(response).text
+            except Refused as refusal:  # noqa: PERF203  (each try is a request)
+                await asyncio.sleep(_pause(refusal, tries_left))
+        raise AssertionError("the last try returns or raises")
+
+    async def health(self) -> Health:
+        """What is served, and how well. Needs no key."""
+        with _told_apart():
+            return _health(await self._http.get("health"))
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _events(self, media: Media, options: dict[str, Any]) -> AsyncIterator[Event]:
+        with _opened(media) as content, _told_apart():
+            form = _form(content, _streamed(options))
+            async with self._http.stream("POST", "transcribe", headers=_STREAM, **form) as response:
+                if response.is_error:
+                    await response.aread()
+                reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
+                async for line in response.aiter_lines():
+                    for event in reader.feed(line):
+                        yield event
+                reader.finish()
+
+
+# What both share --------------------------------------------------------------------------------
+
+_STREAM = {"Accept": "text/event-stream"}
+_SEGMENT = TypeAdapter(Segment)
+
+
+def _connection(address: str, key: str | None) -> dict[str, Any]:
+    return {
+        "base_url": address.rstrip("/") + "/",
+        "headers": {} if key is None else {"X-API-Key": key},
+        "timeout": httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+    }
+
+
+@contextmanager
+def _opened(media: Media) -> Iterator[BinaryIO]:
+    """The media from its beginning. Closes what it opened itself."""
+    if isinstance(media, bytes):
+        yield BytesIO(media)
+    elif isinstance(media, (str, os.PathLike)):
+        with Path(media).open("rb") as content:
+            yield content
+    else:
+        if media.seekable():
+            media.seek(0)
+        yield media
+
+
+def _streamed(options: dict[str, Any]) -> dict[str, Any]:
+    # Whatever format was asked for, a stream ends with the whole transcript.
+    return {**options, "format": "json"}
+
+
+def _form(content: BinaryIO, options: dict[str, Any]) -> dict[str, Any]:
+    # One JSON document, in which null, lists and truth values are what they are.
+    return {"data": {"params": json.dumps(options)}, "files": {"audio_file": ("audio", content)}}
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Failures of the connection, as errors of ours."""
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise Unreachable(
+            f"The server gave no answer ({type(error).__name__}: {error}). Check its address, and "
+            "whether it runs."
+        ) from error
+
+
+def _read(response: httpx2.Response) -> httpx2.Response:
+    """The response, if it is no error; its body has been read if it is. Raises Refused."""
+    if not response.is_error:
+        return response
+    try:
+        problem = response.json()
+    except ValueError:  # Something between here and the server answered in its place.
+        problem = {}
+    retry_after = response.headers.get("Retry-After", "")
+    raise Refused(
+        response.status_code,
+        problem if isinstance(problem, dict) else {},
+        float(retry_after) if retry_after.isdecimal() else None,
+    )
+
+
+def _health(response: httpx2.Response) -> Health:
+    # 503 has the same document, while the model is loaded.
+    document = response.json() if response.status_code == 503 else _read(response).json()
+    return Health(document["status"], document["model_name"])
+
+
+def _pause(refusal: Refused, tries_left: int) -> float:
+    """Seconds until the next try. Raises the refusal where another one cannot help."""
+    if not tries_left or refusal.status not in TRY_AGAIN:
+        raise refusal
+    return PAUSE_SECONDS if refusal.retry_after is None else refusal.retry_after
+
+
+class EventReader:
+    """Makes events of the lines of an answer, as they come."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._name = ""
+        self._data: list[str] = []
+        self._duration = 0.0
+        self._is_done = False
+
+    def feed(self, line: str) -> Iterator[Event]:
+        """The event that this line completes, if it does. Raises Refused."""
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._name = value
+        elif field == "data":
+            self._data.append(value)
+        elif not line and self._data:
+            yield from self._event(self._name, json.loads("\n".join(self._data)))
+            self._name, self._data = "", []
+
+    def finish(self) -> None:
+        """Raises Unreachable where the answer ended before its last event."""
+        if not self._is_done:
+            raise Unreachable(
+                "The connection to the server broke before the transcript was complete. Send the "
+                "file again."
+            )
+
+    def _event(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
+        if name == "progress":
+            self._duration = data["duration"]
+            yield Progress(data["seconds_done"], data["duration"])
+        elif name == "segment":
+            yield SegmentDone(_SEGMENT.validate_python(data))
+        elif name == "done":
+            self._is_done = True
+            transcript = read_transcript(json.dumps(data["content"]), model=self._model)
+            yield Done(
+                replace(transcript, duration=self._duration, warnings=tuple(data["warnings"]))
+            )
+        elif name == "error":
+            raise Refused(data["status"], data, None)

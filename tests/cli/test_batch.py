@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from simple_asr.cli.batch import NUM_AT_ONCE, Job, plan_jobs, transcribe_jobs
+from simple_asr.cli.batch import NUM_AT_ONCE, Job, Output, plan_jobs, transcribe_jobs
+from simple_asr.cli.files import Source
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import InvalidParameter, UnreadableMedia
 from simple_asr.service.fake import TRANSCRIPT
@@ -63,7 +65,14 @@ class NameReader:
 
 def jobs(*names: str) -> list[Job]:
     """Files whose transcripts go to standard output."""
-    return [Job(Path(f"{name}.wav"), None) for name in names]
+    return [Job(Path(f"{name}.wav"), (Output(TEXT.format),)) for name in names]
+
+
+def job(media: str, *destinations: Path) -> Job:
+    """A file whose transcript goes to these, each in the format that it ends in."""
+    formats = {form.extension: form for form in (TEXT.format, FORMATS["srt"])}
+    outputs = (Output(formats[path.suffix[1:]], path) for path in destinations)
+    return Job(Path(media), tuple(outputs))
 
 
 def run(transcriber: NameReader, work: list[Job], errors: io.StringIO | None = None) -> bool:
@@ -122,7 +131,7 @@ def test_warnings_are_told_apart_from_the_transcript(
 
 def test_what_looks_like_markup_is_told_as_it_is() -> None:
     errors = io.StringIO()
-    work = [Job(Path("[red]:smile:.wav"), None)]
+    work = [Job(Path("[red]:smile:.wav"), (Output(TEXT.format),))]
 
     run(NameReader(unreadable=["[red]:smile:"]), work, errors)
 
@@ -141,7 +150,7 @@ def test_a_sentence_is_one_line_however_long() -> None:
 def test_a_finished_transcript_is_in_its_file_before_the_others_are_done(tmp_path: Path) -> None:
     async def break_off_at_the_first() -> None:
         transcriber = NameReader(closed=["a"])
-        work = [Job(Path(f"{name}.wav"), tmp_path / f"{name}.txt") for name in "ab"]
+        work = [job(f"{name}.wav", tmp_path / f"{name}.txt") for name in "ab"]
         task = asyncio.create_task(
             transcribe_jobs(transcriber, work, TEXT, Console(file=io.StringIO()))
         )
@@ -156,10 +165,26 @@ def test_a_finished_transcript_is_in_its_file_before_the_others_are_done(tmp_pat
     assert (tmp_path / "b.txt").read_text() == "This is b.\n"
 
 
+def test_one_recognition_serves_all_formats(tmp_path: Path) -> None:
+    transcriber = NameReader()
+
+    assert run(transcriber, [job("a.wav", tmp_path / "a.txt", tmp_path / "a.srt")])
+
+    assert (tmp_path / "a.txt").read_text() == "This is a.\n"
+    assert "-->" in (tmp_path / "a.srt").read_text()
+    assert transcriber.peak == 1
+
+
+def test_nothing_half_written_is_left(tmp_path: Path) -> None:
+    run(NameReader(), [job("a.wav", tmp_path / "a.txt")])
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
     destination = tmp_path / "new" / "a.txt"
 
-    assert run(NameReader(), [Job(Path("a.wav"), destination)])
+    assert run(NameReader(), [job("a.wav", destination)])
     assert destination.read_text() == "This is a.\n"
 
 
@@ -168,7 +193,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     destination = tmp_path / "file" / "a.txt"
 
-    assert not run(NameReader(), [Job(Path("a.wav"), destination)], errors)
+    assert not run(NameReader(), [job("a.wav", destination)], errors)
     assert re.fullmatch(r"a\.wav: The transcript cannot be written to .*\n", errors.getvalue())
 
 
@@ -187,9 +212,10 @@ def test_the_bar_on_a_terminal_is_gone_when_the_transcript_is_printed(
 # Where transcripts go ---------------------------------------------------------------------------
 
 
-def destinations(files: list[str], output: str | None, format_: str = "text") -> list[Path | None]:
-    planned = plan_jobs([Path(file) for file in files], output, FORMATS[format_])
-    return [job.destination for job in planned]
+def destinations(files: list[str], output: str | None, *formats: str) -> list[Path | None]:
+    sources = [Source(Path(file), Path(file).relative_to(Path(file).parent)) for file in files]
+    planned = plan_jobs(sources, output, [FORMATS[name] for name in formats or ("text",)])
+    return [output.destination for job in planned for output in job.outputs]
 
 
 @pytest.fixture
@@ -232,6 +258,49 @@ def test_several_transcripts_need_a_folder(home: Path) -> None:
 def test_two_transcripts_may_not_share_a_file(folder: str) -> None:
     with pytest.raises(InvalidParameter, match=r"x/a\.wav and y/a\.mp3 would both be folder/a"):
         destinations(["x/a.wav", "y/a.mp3"], folder)
+
+
+def test_each_format_has_a_file_of_its_own(folder: str) -> None:
+    assert destinations(["a.wav"], folder, "srt", "json") == [
+        Path("folder/a.srt"),
+        Path("folder/a.json"),
+    ]
+
+
+def test_several_formats_need_a_folder(home: Path) -> None:
+    with pytest.raises(InvalidParameter, match=r"standard output takes one format, and 2"):
+        destinations(["a.wav"], None, "srt", "vtt")
+    (home / "notes.txt").touch()
+    with pytest.raises(InvalidParameter, match=r"notes\.txt is a file"):
+        destinations(["a.wav"], "notes.txt", "srt", "vtt")
+
+
+def test_two_formats_may_not_share_a_file(folder: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"would both be folder/a\.json"):
+        destinations(["a.wav"], folder, "json", "simple")
+
+
+def test_what_lies_below_a_folder_keeps_its_place() -> None:
+    source = Source(Path("talks/2026/a.mp4"), Path("2026/a.mp4"))
+
+    (planned,) = plan_jobs([source], "out/", [FORMATS["srt"]])
+
+    assert planned.outputs[0].destination == Path("out/2026/a.srt")
+
+
+def test_a_job_is_done_when_all_its_files_are_there_and_not_older(tmp_path: Path) -> None:
+    media, text, subtitles = (tmp_path / name for name in ("a.wav", "a.txt", "a.srt"))
+    for number, path in enumerate((media, text, subtitles)):
+        path.touch()
+        os.utime(path, (number, number))
+    both = job(str(media), text, subtitles)
+
+    assert both.is_done
+    os.utime(media, (9, 9))
+    assert not both.is_done
+    os.utime(media, (0, 0))
+    subtitles.unlink()
+    assert not both.is_done
 
 
 @pytest.mark.parametrize(("file", "output"), [("a.wav", "a.wav"), ("a.txt", "./")])

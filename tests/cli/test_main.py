@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -129,3 +130,22 @@ def test_a_thread_that_cannot_be_stopped_does_not_change_the_exit_code() -> None
     )
 
     assert (ended.returncode, ended.stdout) == (3, "transcript\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("simple-asr tr", "transcribe"), ("simple-asr transcribe --wa", "--watch")],
+)
+def test_the_shell_completes_commands_and_their_options(typed: str, offered: str) -> None:
+    asked = {"_SIMPLE_ASR_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    asked["COMP_CWORD"] = str(len(typed.split()) - 1)
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "simple_asr"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.stdout.split() == [offered]

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 from simple_asr import assembly
 from simple_asr.cli.batch import NUM_AT_ONCE
+from simple_asr.cli.files import Source
+from simple_asr.cli.main import app
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.fake_hub import FakeHub
+from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.tokens import Tokenizer, sot_sequence
 from simple_asr.engine.window import Decode
 from simple_asr.errors import ModelUnavailable, RequestError
+from simple_asr.server.app import create_app
+from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.keys import KeyStore
 from simple_asr.service.parameters import read_parameters
 from simple_asr.service.transcriber import LoadedModel
 from simple_asr.settings import Settings
+from tests.server.conftest import KEY, _live
 from tests.support import WAIT, Clip, hiss
 
 Run = Callable[..., Result]
@@ -107,6 +115,117 @@ def test_nothing_is_left_where_the_command_was_used(run: Run, clip: str, home: P
     run("transcribe", clip)
 
     assert [path.name for path in home.iterdir()] == ["clip.wav"]
+
+
+@pytest.mark.usefixtures("model")
+def test_several_formats_are_a_list_or_repeated(run: Run, clip: str) -> None:
+    run("transcribe", clip, "-o", "out/", "-f", "text,srt", "-f", "json")
+
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "clip.json",
+        "clip.srt",
+        "clip.txt",
+    ]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_folder_is_resumed_where_it_stopped(run: Run, clip: str) -> None:
+    Path("talks/old").mkdir(parents=True)
+    for name in ("a.wav", "old/b.wav"):
+        shutil.copy(clip, Path("talks", name))
+    run("transcribe", "talks/a.wav", "-o", "out/")
+    Path("out/a.txt").write_text("Kept.\n")
+
+    result = run("transcribe", "talks", "-o", "out/", "--resume")
+
+    assert result.exit_code == 0
+    assert "1 of 2 recordings were done before." in result.stderr
+    assert Path("out/a.txt").read_text() == "Kept.\n"
+    assert Path("out/old/b.txt").read_text() == "Hello.\n"
+
+
+def test_nothing_left_to_resume_needs_no_model(run: Run, clip: str, model: Model) -> None:
+    Path("clip.txt").write_text("Done.\n")
+
+    result = run("transcribe", clip, "-o", "./", "--resume")
+
+    assert (result.exit_code, model.settings) == (0, None)
+
+
+@pytest.mark.usefixtures("model")
+def test_standard_input_is_a_file(clip: str) -> None:
+    result = CliRunner().invoke(app, ["transcribe", "-"], input=Path(clip).read_bytes())
+
+    assert (result.exit_code, result.stdout) == (0, "Hello.\n")
+
+
+@pytest.mark.usefixtures("model")
+def test_what_arrives_in_a_folder_is_transcribed_beside_it(
+    run: Run, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def arrive_and_interrupt(folder: Path) -> AsyncIterator[list[Source]]:
+        yield [Source(folder / clip, Path(clip))]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simple_asr.cli.transcribe.arrivals", arrive_and_interrupt)
+
+    result = run("transcribe", "--watch", ".", "-f", "text,srt")
+
+    assert Path("clip.txt").read_text() == "Hello.\n"
+    assert Path("clip.srt").exists()
+    assert f"{clip}: transcribed." in result.stderr
+
+
+# A server in the model's place ------------------------------------------------------------------
+
+
+@pytest.fixture
+def transcriber() -> FakeTranscriber:
+    return FakeTranscriber()
+
+
+@pytest.fixture
+def address(
+    transcriber: FakeTranscriber, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    keys_file = folder / "keys.txt"
+    keys_file.write_text(f"{KEY}\n")
+    keys_file.chmod(0o600)
+    settings = Settings.model_validate({"keys_file": keys_file, "spool_dir": folder / "spool"})
+    keys = KeyStore(keys_file)
+    keys.reload()
+    with _live(create_app(settings, transcriber, keys)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_server_does_the_work_with_the_same_options(
+    run: Run, clip: str, address: str, transcriber: FakeTranscriber, model: Model
+) -> None:
+    result = run(
+        "transcribe", clip, "-f", "srt", "--beam-size", "3", "--server", address, "--key", KEY
+    )
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Привет, как дела?" in result.stdout
+    assert transcriber.asked[0].options == TranscribeOptions(beam_size=3)
+    assert model.settings is None
+
+
+def test_the_key_may_stand_in_the_environment(
+    run: Run, clip: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMPLE_ASR_SERVER", address)
+    monkeypatch.setenv("SIMPLE_ASR_KEY", KEY)
+
+    assert run("transcribe", clip).stdout == "Привет, как дела?\n"
+
+
+def test_what_the_server_refuses_is_told(run: Run, clip: str, address: str) -> None:
+    result = run("transcribe", clip, "--server", address, "--key", "wrong")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("clip.wav: ")
 
 
 # What reaches the model -------------------------------------------------------------------------
@@ -231,15 +350,35 @@ def test_a_file_without_sound_fails_alone(run: Run, clip: str) -> None:
     assert re.fullmatch(r"notes\.txt: No audio could be read.*\n", result.stderr)
 
 
-@pytest.mark.parametrize("file", ["missing.wav", "."])
-def test_what_is_no_file_is_refused_before_any_work(
+@pytest.mark.parametrize("file", ["missing.wav", "none/*.wav", "empty"])
+def test_what_leads_to_nothing_is_refused_before_any_work(
     run: Run, clip: str, model: Model, file: str
 ) -> None:
+    Path("empty").mkdir()
+
     result = run("transcribe", clip, file)
 
     assert result.exit_code == 2
     assert file in result.stderr
     assert model.settings is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ([], "Name files to transcribe"),
+        (["clip.wav", "--watch", "."], "--watch: "),
+        (["clip.wav", "--resume"], "--resume: "),
+        (["clip.wav", "--server", "http://127.0.0.1:9", "--model", "base"], "--model: "),
+    ],
+)
+def test_what_cannot_be_meant_together_is_refused(
+    run: Run, clip: str, model: Model, arguments: list[str], fault: str
+) -> None:
+    result = run("transcribe", *arguments)
+
+    assert (result.exit_code, model.settings) == (2, None)
+    assert result.stderr.startswith(fault)
 
 
 def test_an_interrupt_ends_it_while_the_model_is_on_its_way(clip: str) -> None:

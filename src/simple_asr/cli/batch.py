@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from simple_asr.cli.console import tell
+from simple_asr.cli.files import Source
 from simple_asr.cli.progress import bars
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import AsrError, InvalidParameter
@@ -27,29 +28,67 @@ NUM_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """A format, and the file it goes to; None is standard output."""
+
+    format: Format
+    destination: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One file, and the file its transcript goes to; None is standard output."""
+    """One recording, and all that is written of it."""
 
     media: Path
-    destination: Path | None
+    outputs: tuple[Output, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all its files are there, and none is older than the recording."""
+        changed = self.media.stat().st_mtime
+        return all(
+            output.destination is not None
+            and output.destination.is_file()
+            and output.destination.stat().st_mtime >= changed
+            for output in self.outputs
+        )
 
 
 # Where transcripts go ---------------------------------------------------------------------------
 
 
-def plan_jobs(files: Sequence[Path], output: str | None, format_: Format) -> list[Job]:
-    """One job a file. Raises InvalidParameter where one file would be written over by another."""
+def plan_jobs(
+    sources: Sequence[Source], output: str | None, formats: Sequence[Format]
+) -> list[Job]:
+    """One job a recording. Raises InvalidParameter where one file would be written over another.
+
+    A recording that was found in a folder keeps its place below it.
+    """
     if output is None:
-        return [Job(media, None) for media in files]
-    if len(files) == 1 and not _is_folder(output):
-        jobs = [Job(files[0], Path(output))]
+        if len(formats) > 1:
+            raise InvalidParameter(
+                f"--format: standard output takes one format, and {len(formats)} are named. Name "
+                "a folder for them with --output.",
+                field="format",
+            )
+        return [Job(source.media, (Output(formats[0]),)) for source in sources]
+    if len(sources) == len(formats) == 1 and not _is_folder(output):
+        jobs = [Job(sources[0].media, (Output(formats[0], Path(output)),))]
     else:
         folder = Path(output)
         if folder.exists() and not folder.is_dir():
-            raise _bad_output(f"{output} is a file, and there are {len(files)} transcripts.")
-        jobs = [Job(media, folder / f"{media.stem}.{format_.extension}") for media in files]
+            num_files = len(sources) * len(formats)
+            raise _bad_output(f"{output} is a file, and there are {num_files} transcripts.")
+        jobs = [job_in(folder, source, formats) for source in sources]
     _refuse_collisions(jobs)
     return jobs
+
+
+def job_in(folder: Path, source: Source, formats: Sequence[Format]) -> Job:
+    """The job whose transcripts lie in a folder as the recording lies in its own."""
+    place = folder / source.relative.parent
+    outputs = (Output(form, place / f"{source.media.stem}.{form.extension}") for form in formats)
+    return Job(source.media, tuple(outputs))
 
 
 def _is_folder(output: str) -> bool:
@@ -60,16 +99,17 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     media = {job.media.resolve() for job in jobs}
     sources: dict[Path, Path] = {}
     for job in jobs:
-        assert job.destination is not None, "only transcripts with a destination can collide"
-        destination = job.destination.resolve()
-        if destination in media:
-            raise _bad_output(f"{job.destination} is one of the files to transcribe.")
-        if destination in sources:
-            raise _bad_output(
-                f"The transcripts of {sources[destination]} and {job.media} would both be "
-                f"{job.destination}."
-            )
-        sources[destination] = job.media
+        for output in job.outputs:
+            assert output.destination is not None, "only what has a destination can collide"
+            destination = output.destination.resolve()
+            if destination in media:
+                raise _bad_output(f"{output.destination} is one of the files to transcribe.")
+            if destination in sources:
+                raise _bad_output(
+                    f"The transcripts of {sources[destination]} and {job.media} would both be "
+                    f"{output.destination}."
+                )
+            sources[destination] = job.media
 
 
 def _bad_output(fault: str) -> InvalidParameter:
@@ -97,10 +137,13 @@ async def transcribe_jobs(
     """Whether all were transcribed. What is wrong with a file is told on the console."""
     gate = asyncio.Semaphore(NUM_AT_ONCE)
     with bars(console) as progress:
+        total = progress.add_task("All files", total=len(jobs), visible=len(jobs) > 1)
 
         async def outcome(job: Job) -> _Outcome:
             async with gate:
-                return await _outcome(transcriber, job, parameters, progress)
+                outcome = await _outcome(transcriber, job, parameters, progress)
+            progress.advance(total)
+            return outcome
 
         tasks = [asyncio.create_task(outcome(job)) for job in jobs]
         for job, task in zip(jobs, tasks, strict=True):
@@ -113,15 +156,23 @@ async def _outcome(
 ) -> _Outcome:
     try:
         transcript = await _transcript(transcriber, job.media, parameters.options, progress)
-        text = parameters.write(transcript).rstrip("\n") + "\n"
-        notes = [*transcript.warnings, *parameters.without_effect()]
-        if job.destination is None:
-            return _Outcome(True, text, notes)
+        printed = ""
         # At once, not in turn: what is done stays done if the rest is broken off.
-        _save(text, job.destination)
-        return _Outcome(True, "", notes)
+        for output in job.outputs:
+            text = replace(parameters, format=output.format).write(transcript).rstrip("\n") + "\n"
+            if output.destination is None:
+                printed += text
+            else:
+                _save(text, output.destination)
     except AsrError as error:
         return _Outcome(False, "", [error.detail])
+    return _Outcome(True, printed, [*transcript.warnings, *_without_effect(job, parameters)])
+
+
+def _without_effect(job: Job, parameters: TranscribeParameters) -> list[str]:
+    """What has no effect on any of the formats; the one at hand says it of itself."""
+    notes = [replace(parameters, format=output.format).without_effect() for output in job.outputs]
+    return notes[0] if all(notes) else []
 
 
 async def _transcript(
@@ -144,9 +195,12 @@ async def _transcript(
 
 
 def _save(text: str, destination: Path) -> None:
+    """Whole or not at all, so that what is there counts as done."""
+    unfinished = destination.with_name(f".{destination.name}.part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        destination.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(destination)
     except OSError as error:
         raise InvalidParameter(
             f"The transcript cannot be written to {destination}: {error.strerror}. Name another "

@@ -18,9 +18,10 @@ from simple_asr.errors import AsrError, ConfigurationError, RequestError
 # The command's name and summary; the module of that name holds it as `app`.
 COMMANDS = {
     "serve": "Serve over HTTP until stopped.",
-    "transcribe": "Transcribe audio and video files, without a server.",
+    "transcribe": "Transcribe audio and video files, without a server or with one.",
     "keys": "Add, list and revoke API keys.",
     "models": "List models, and download them ahead of time.",
+    "bench": "Measure which models keep up with speech on this machine.",
     "doctor": "Tell what would keep this machine from serving, and what to do.",
 }
 
@@ -75,7 +76,6 @@ def exit_code(error: AsrError) -> int:
 app = typer.Typer(
     cls=_CommandsOnDemand,
     no_args_is_help=True,
-    add_completion=False,
     # Typer's tracebacks are made for screens; a log wants Python's own.
     pretty_exceptions_enable=False,
 )

@@ -1,0 +1,32 @@
+"""A running server in the place of this machine's model, for `simple-asr transcribe --server`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from simple_asr.client import AsyncClient
+from simple_asr.engine.options import TranscribeOptions
+from simple_asr.service.transcriber import ModelState
+from simple_asr.transcript.events import Done, Event
+from simple_asr.transcript.model import Transcript
+
+
+class RemoteTranscriber:
+    """Behaves as a Transcriber, and has a server do the work. Raises Refused, Unreachable."""
+
+    model_state = ModelState("ready", requested="", served="")
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
+        asked = options.model_dump(mode="json", exclude_unset=True)
+        async for event in self._client.stream(media, **asked):
+            yield event
+
+    async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
+        async for event in self.events(media, options):
+            if isinstance(event, Done):
+                return event.transcript
+        raise AssertionError("events ends with Done or an error")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +63,35 @@ def shared() -> Path:
     if not (SHARED / "data" / "manifest.jsonl").exists():
         pytest.skip("the folder `shared` with recordings is not beside this checkout")
     return SHARED
+
+
+# What hostile files refer to; `expected.json` names the address, the files the folder.
+LISTENER = ("127.0.0.1", 18099)
+CANARY = Path("/tmp/asr-canary")  # noqa: S108
+
+
+@pytest.fixture(scope="session")
+def listener() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(LISTENER)
+        except OSError as error:
+            pytest.skip(f"port {LISTENER[1]}, which the files name, is taken: {error}")
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def canary(shared: Path) -> Iterator[Path]:
+    """The files that must not be read, last read in 1970."""
+    shutil.rmtree(CANARY, ignore_errors=True)
+    shutil.copytree(shared / "hostile" / "canary", CANARY)
+    for path in CANARY.iterdir():
+        os.utime(path, (0, path.stat().st_mtime))
+    yield CANARY
+    shutil.rmtree(CANARY)
 
 
 @pytest.fixture(scope="session")

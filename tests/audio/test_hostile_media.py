@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -28,10 +27,6 @@ if sys.platform != "linux":
 
 EXPECTED: dict[str, Any] = json.loads((HOSTILE / "expected.json").read_text())
 FILES: dict[str, dict[str, Any]] = EXPECTED["files"]
-
-# The files of group `ssrf` refer to these.
-CANARY = Path("/tmp/asr-canary")  # noqa: S108
-LISTENER = ("127.0.0.1", 18099)
 
 
 @pytest.fixture(scope="module")
@@ -89,30 +84,6 @@ def peak_mib(process_id: int) -> float:
 
 
 # Files that refer to others --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def listener() -> Iterator[socket.socket]:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(LISTENER)
-        except OSError as error:
-            pytest.skip(f"port {LISTENER[1]}, which the files name, is taken: {error}")
-        listener.listen()
-        listener.setblocking(False)
-        yield listener
-
-
-@pytest.fixture(scope="module")
-def canary() -> Iterator[Path]:
-    """The files that must not be read, last read in 1970."""
-    shutil.rmtree(CANARY, ignore_errors=True)
-    shutil.copytree(HOSTILE / "canary", CANARY)
-    for path in CANARY.iterdir():
-        os.utime(path, (0, path.stat().st_mtime))
-    yield CANARY
-    shutil.rmtree(CANARY)
 
 
 @pytest.mark.parametrize("name", names(group_is_ssrf=True))

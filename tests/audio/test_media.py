@@ -181,6 +181,18 @@ def test_a_voice_in_one_of_many_channels_is_heard(
     assert np.abs(decoded).max() > 1_000
 
 
+@pytest.mark.parametrize(("rate", "is_heard"), [(192_000, True), (192_001, False)])
+def test_channels_of_a_rate_that_only_a_forged_header_has_are_not_compared(
+    tmp_path: Path, rate: int, is_heard: bool
+) -> None:
+    speech = sine(rate, rate)
+    path = write_channels(tmp_path / "antiphase.wav", [speech, -speech], rate)
+
+    samples, _ = decode(path)
+
+    assert bool(np.abs(samples).max() > 1000) == is_heard
+
+
 def test_a_recording_may_change_its_kind_midway(tmp_path: Path) -> None:
     telephone = write_encoded(tmp_path / "a.mp2", "mp2", sine(32_000, 16_000), 16_000)
     studio = write_encoded(tmp_path / "b.mp2", "mp2", sine(96_000, 48_000), 48_000)

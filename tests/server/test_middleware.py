@@ -124,7 +124,7 @@ async def test_a_request_is_one_line_in_the_log_with_neither_key_nor_query(
     ]
     assert line.startswith(
         f"request id={answer.headers['x-request-id']} method=POST path=/transcribe status=200 "
-        "key=alice audio_s=2.50 total_ms="
+        "key=alice audio_s=2.50 queue_ms=250 decode_ms=500 total_ms="
     )
     assert "secret" not in caplog.text
     assert key not in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from simple_asr.errors import (
     UnknownParameter,
 )
 from simple_asr.server.problems import MAX_PROBLEM_BYTES, problem_response
+from simple_asr.service.fake import EFFECTIVE, TRANSCRIPT
 from simple_asr.service.parameters import PARAMETERS, parameter_schemas, read_parameters
 from simple_asr.transcript.formats import FORMATS
 
@@ -63,6 +65,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "highlight_words": ("true", True),
     "split_at_sentences": ("true", True),
     "min_cue_gap": ("0.08", 0.08),
+    "receipt": ("true", True),
 }
 # What a parameter cannot stand without.
 COMPANIONS = {
@@ -176,6 +179,8 @@ def test_an_option_of_cues_that_needs_word_times_says_what_to_add() -> None:
     ("query", "note"),
     [
         (b"format=json&max_line_width=42", "max_line_width has no effect on format json."),
+        (b"format=tsv&min_cue_gap=1", "min_cue_gap has no effect on format tsv."),
+        (b"format=srt&receipt=true", "receipt has no effect on format srt."),
         (b"format=srt&max_line_count=2", "max_line_count has no effect without max_line_width."),
         (b"format=lrc&highlight_words=true", "highlight_words has no effect on format lrc."),
         (
@@ -188,6 +193,21 @@ def test_an_option_of_cues_without_effect_is_remarked_on(query: bytes, note: str
     parameters = read_parameters(query + b"&word_timestamps=true")
 
     assert parameters.without_effect() == [note]
+
+
+def test_a_receipt_says_what_counted_and_what_could_not_act() -> None:
+    parameters = read_parameters(b"receipt=true&min_cue_gap=0.5")
+
+    document = json.loads(parameters.write(replace(TRANSCRIPT, parameters=EFFECTIVE)))
+
+    assert document["parameters"]["format"] == {"value": "json", "applied": True}
+    assert document["parameters"]["language"] == {"value": "ru", "applied": True}
+    assert document["parameters"]["min_cue_gap"] == {
+        "value": 0.5,
+        "applied": False,
+        "reason": "has no effect on format json.",
+    }
+    assert document["warnings"] == ["min_cue_gap has no effect on format json."]
 
 
 def test_options_of_cues_with_effect_need_no_remark() -> None:

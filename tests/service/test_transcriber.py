@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from simple_asr.errors import (
 )
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.model import Transcript
 from tests.support import WAIT, Noise, hiss
 
 ENGLISH = TranscribeOptions(language="en")
@@ -122,6 +124,32 @@ def test_options_without_effect_are_remarked_on(transcriber: LocalTranscriber, m
     transcript = asyncio.run(transcriber.transcribe(media, options))
 
     assert transcript.warnings == tuple(options.without_effect())
+
+
+def test_a_transcript_tells_how_long_it_was_recognised_and_what_counted(
+    transcriber: LocalTranscriber, backend: FakeBackend, media: Path
+) -> None:
+    held = 0.0
+
+    async def ask() -> Transcript:
+        nonlocal held
+        backend.is_working.clear()
+        backend.gate.clear()
+        asked = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(backend.is_working.wait)
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        held = time.monotonic() - began
+        backend.gate.set()
+        return await asked
+
+    transcript = asyncio.run(ask())
+
+    assert transcript.processing is not None
+    assert transcript.processing.decode > 0
+    assert transcript.processing.recognise > held
+    assert transcript.parameters["language"].value == "en"
+    assert transcript.parameters["speedup"].value == 1.25
 
 
 def test_what_is_no_media_is_refused(transcriber: LocalTranscriber, tmp_path: Path) -> None:
@@ -337,6 +365,39 @@ def test_more_callers_than_allowed_are_refused_before_their_files_are_decoded(
     asyncio.run(ask_twice())
 
     assert transcriber.num_requests == 0
+    transcriber.close()
+
+
+def test_waiting_for_a_decoder_counts_as_waiting(backend: FakeBackend, media: Path) -> None:
+    decoder = HeldDecoder()
+    transcriber = LocalTranscriber(
+        decoder,
+        lambda: LoadedModel([backend]),
+        model_name="turbo",
+        shortcuts=Shortcuts(),
+        max_batch_size=4,
+        max_requests=2,
+        num_decoders=1,
+    )
+    transcriber.start()
+    transcriber.wait_until_loaded()
+
+    async def ask_twice() -> tuple[Transcript, float]:
+        first = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.to_thread(decoder.is_working.wait)
+        second = asyncio.create_task(transcriber.transcribe(media, ENGLISH))
+        await asyncio.sleep(0)  # The second waits now.
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        waited = time.monotonic() - began
+        decoder.gate.set()
+        await first
+        return await second, waited
+
+    transcript, waited = asyncio.run(ask_twice())
+
+    assert transcript.processing is not None
+    assert transcript.processing.queue > waited
     transcriber.close()
 
 

@@ -14,9 +14,9 @@ import webvtt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simple_asr.transcript.cues import CueOptions, cues, milliseconds, one_line
-from simple_asr.transcript.formats import FORMATS
-from simple_asr.transcript.model import Segment, Transcript, Word
+from simple_asr.transcript.cues import cues, milliseconds, one_line
+from simple_asr.transcript.formats import FORMATS, WritingOptions
+from simple_asr.transcript.model import Effective, Processing, Segment, Transcript, Word
 
 
 def transcript(*, words: tuple[Word, ...] | None = None) -> Transcript:
@@ -115,7 +115,7 @@ def test_lrc_has_the_start_of_each_line() -> None:
 
 def test_the_options_of_cues_reach_the_file() -> None:
     words = (Word(" Hello", 0.0, 0.5, 0.9), Word(" world.", 0.5, 1.0, 0.9))
-    options = CueOptions(max_line_width=6, highlight_words=True)
+    options = WritingOptions(max_line_width=6, highlight_words=True)
 
     lines = FORMATS["vtt"].write(transcript(words=words), options).splitlines()
 
@@ -190,7 +190,7 @@ hostile = st.text() | st.lists(
 ).map("".join)
 moments = st.integers(0, 500_000_000).map(lambda milliseconds: milliseconds / 1000)
 layouts = st.builds(
-    CueOptions,
+    WritingOptions,
     max_line_width=st.none() | st.integers(1, 20),
     max_line_count=st.none() | st.integers(1, 3),
     max_words_per_line=st.none() | st.integers(1, 4),
@@ -224,7 +224,7 @@ def without_blanks(text: str) -> str:
 
 @a_thousand_texts
 @given(transcripts(), layouts)
-def test_srt_is_read_as_it_was_meant(written: Transcript, options: CueOptions) -> None:
+def test_srt_is_read_as_it_was_meant(written: Transcript, options: WritingOptions) -> None:
     read = list(srt.parse(FORMATS["srt"].write(written, options)))
 
     meant = cues(written, options)
@@ -247,7 +247,7 @@ def test_srt_is_read_as_it_was_meant(written: Transcript, options: CueOptions) -
 
 @a_thousand_texts
 @given(transcripts(), layouts)
-def test_vtt_is_read_as_it_was_meant(written: Transcript, options: CueOptions) -> None:
+def test_vtt_is_read_as_it_was_meant(written: Transcript, options: WritingOptions) -> None:
     read = webvtt.from_string(FORMATS["vtt"].write(written, options)).captions
 
     meant = cues(written, options)
@@ -276,7 +276,7 @@ def test_tsv_is_read_as_it_was_meant(written: Transcript) -> None:
 
 @a_thousand_texts
 @given(transcripts(), layouts)
-def test_lrc_is_read_as_it_was_meant(written: Transcript, options: CueOptions) -> None:
+def test_lrc_is_read_as_it_was_meant(written: Transcript, options: WritingOptions) -> None:
     lines = FORMATS["lrc"].write(written, options).split("\n")[:-1]
 
     meant = cues(written, options.model_copy(update={"highlight_words": False}))
@@ -330,3 +330,53 @@ def test_a_translation_is_english_and_has_no_usage() -> None:
 
     assert (document["task"], document["language"]) == ("translate", "english")
     assert "usage" not in document
+
+
+# The receipt --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["json", "simple", "verbose_json"])
+def test_a_receipt_stands_in_json_beside_the_result(name: str) -> None:
+    measured = replace(
+        transcript(),
+        processing=Processing(queue=1.0, decode=0.5, recognise=2.0),
+        parameters={
+            "language": Effective("ru"),
+            "best_of": Effective(None, "It is for temperatures above 0."),
+        },
+        warnings=("The file is cut short.",),
+    )
+
+    plain = json.loads(FORMATS[name].write(measured))
+    document = json.loads(FORMATS[name].write(measured, WritingOptions(receipt=True)))
+
+    assert {key: document.pop(key) for key in plain if key != "duration"} == {
+        key: value for key, value in plain.items() if key != "duration"
+    }
+    assert document == {
+        "parameters": {
+            "language": {"value": "ru", "applied": True},
+            "best_of": {
+                "value": None,
+                "applied": False,
+                "reason": "It is for temperatures above 0.",
+            },
+        },
+        "model": "base",
+        "duration": 2.5,
+        "processing": {
+            "queue_seconds": 1.0,
+            "decode_seconds": 0.5,
+            "recognise_seconds": 2.0,
+            "real_time_factor": 1.0,
+        },
+        "warnings": ["The file is cut short."],
+    }
+
+
+def test_of_no_audio_there_is_no_real_time_factor() -> None:
+    nothing = replace(transcript(), duration=0.0, processing=Processing(0, 1, 0))
+
+    document = json.loads(FORMATS["json"].write(nothing, WritingOptions(receipt=True)))
+
+    assert document["processing"]["real_time_factor"] is None

@@ -18,6 +18,10 @@ FilterStep = tuple[str, str]
 
 _TO_16_KHZ: FilterStep = ("aformat", f"sample_fmts=s16:sample_rates={SAMPLE_RATE}")
 
+MAX_COMPARED_RATE = 192_000
+"""Hz: the fastest studio's. Above it are converters' test files and forged headers, and comparing
+eight channels of those costs as much again as all the rest of decoding them."""
+
 # The subwoofer's channel. libswresample leaves it out of a mix, and rumble must not stand in for
 # one.
 _LOW_FREQUENCY = ("LFE", "LFE2")
@@ -42,7 +46,8 @@ class Resampler(Protocol):
 class MonoResampler:
     """To mono as `ffmpeg -f s16le -ac 1 -ar 16000`, except where that would be silence.
 
-    Channels whose places libav does not know are mixed evenly.
+    Above MAX_COMPARED_RATE it is that mix always. Channels whose places libav does not know are
+    mixed evenly.
     """
 
     def __init__(self, frame: AudioFrame) -> None:
@@ -51,7 +56,7 @@ class MonoResampler:
         self._mix = _mono_graph(frame)
         self._channels: _Graph | None = None
         num_channels = frame.layout.nb_channels
-        if num_channels > 1:
+        if num_channels > 1 and frame.sample_rate <= MAX_COMPARED_RATE:
             self._channels = _Graph(frame, [_TO_16_KHZ])
             names = [channel.name for channel in frame.layout.channels]
             candidates = [i for i, name in enumerate(names) if name not in _LOW_FREQUENCY]

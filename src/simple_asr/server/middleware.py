@@ -93,16 +93,19 @@ class RequestEnvelope:
 def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:
     # Probes come every few seconds and would bury the rest.
     is_probe = scope["path"].startswith("/health") and record.status == 200
-    audio = "-" if record.audio_seconds is None else f"{record.audio_seconds:.2f}"
+    processing = record.processing
     access_logger.log(
         logging.DEBUG if is_probe else logging.INFO,
-        "request id=%s method=%s path=%s status=%s key=%s audio_s=%s total_ms=%.0f",
+        "request id=%s method=%s path=%s status=%s key=%s audio_s=%s queue_ms=%s decode_ms=%s"
+        " total_ms=%.0f",
         record.request_id,
         label(scope["method"]),
         label(scope["path"]),
         record.status or "-",
         label(record.key_name or "-"),
-        audio,
+        "-" if record.audio_seconds is None else f"{record.audio_seconds:.2f}",
+        "-" if processing is None else f"{processing.queue * 1000:.0f}",
+        "-" if processing is None else f"{processing.decode * 1000:.0f}",
         seconds * 1000,
     )
 

@@ -23,7 +23,8 @@ _LEAST_PROBABILITY = 1e-6
 def write_answer(transcript: Transcript, asked: AudioRequest) -> str:
     """The body of an answer that is not streamed."""
     if asked.response_format in ("json", "verbose_json"):
-        return json.dumps(_document(transcript, asked), ensure_ascii=False, allow_nan=False)
+        document = _document(transcript, asked) | asked.parameters.receipt(transcript)
+        return json.dumps(document, ensure_ascii=False, allow_nan=False)
     return asked.parameters.write(transcript)
 
 
@@ -78,6 +79,7 @@ async def stream_messages(
             record.audio_seconds = event.seconds_total
             yield comment(f"progress {event.fraction:.4f}")
         elif isinstance(event, Done):
+            record.note(event.transcript)
             yield message(_done(event.transcript, deltas.text, asked))
             yield message_of_json("[DONE]")
         elif delta := deltas.next(event.segment.text):

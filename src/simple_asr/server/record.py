@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from simple_asr.transcript.model import Processing, Transcript
+
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -16,13 +18,20 @@ SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestRecord:
     """Owned by the request's task. `status` is None until the answer begins.
 
-    `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio.
+    `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio;
+    `processing` is where the time went.
     """
 
     request_id: str
     status: int | None = None
     key_name: str | None = None
     audio_seconds: float | None = None
+    processing: Processing | None = None
+
+    def note(self, transcript: Transcript) -> None:
+        """What the log line tells of a transcript."""
+        self.audio_seconds = transcript.duration
+        self.processing = transcript.processing
 
 
 def open_record(scope: Scope) -> RequestRecord:

@@ -12,7 +12,7 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import AsrError, EmptyMedia, ModelNotReady
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
-from simple_asr.transcript.model import Segment, Transcript
+from simple_asr.transcript.model import Effective, Processing, Segment, Transcript
 
 TRANSCRIPT = Transcript(
     text=" Привет, как дела?",
@@ -34,6 +34,9 @@ TRANSCRIPT = Transcript(
     duration=2.5,
     model="turbo",
 )
+# What goes with it when it was asked of a transcriber.
+PROCESSING = Processing(queue=0.25, decode=0.5, recognise=0.75)
+EFFECTIVE = {"language": Effective("ru")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,14 @@ class FakeTranscriber:
                 if self.late_error is not None:
                     raise self.late_error
             warnings = (*self.transcript.warnings, *options.without_effect())
-            yield Done(replace(self.transcript, warnings=warnings))
+            yield Done(
+                replace(
+                    self.transcript,
+                    warnings=warnings,
+                    processing=PROCESSING,
+                    parameters=EFFECTIVE,
+                )
+            )
         finally:
             self.ended.set()
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -29,8 +29,8 @@ from simple_asr.errors import (
 )
 from simple_asr.service.labels import label, value_label
 from simple_asr.transcript.cues import CueOptions
-from simple_asr.transcript.formats import FORMATS, Format
-from simple_asr.transcript.model import Transcript
+from simple_asr.transcript.formats import FORMATS, Format, WritingOptions, receipt
+from simple_asr.transcript.model import Effective, Transcript
 
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)
 
@@ -64,28 +64,53 @@ class TranscribeParameters:
 
     options: TranscribeOptions
     format: Format
-    cues: CueOptions
+    writing: WritingOptions
 
     def write(self, transcript: Transcript) -> str:
         """The transcript as it was asked for."""
-        return self.format.write(transcript, self.cues)
+        return self.format.write(self._with_writing(transcript), self.writing)
+
+    def receipt(self, transcript: Transcript) -> dict[str, object]:
+        """What stands in a JSON answer beside its result, where that is asked for."""
+        return receipt(self._with_writing(transcript)) if self.writing.receipt else {}
+
+    def _with_writing(self, transcript: Transcript) -> Transcript:
+        """What a receipt tells of how the transcript is written."""
+        unused = self._unused()
+        return replace(
+            transcript,
+            warnings=(*transcript.warnings, *self.without_effect()),
+            parameters={
+                "format": Effective(self.format.name),
+                **transcript.parameters,
+                **{name: Effective(value, unused.get(name, "")) for name, value in self.writing},
+            },
+        )
 
     def without_effect(self) -> list[str]:
         """A sentence for each option of writing that cannot change what is written.
 
         Of the options of recognition, the transcriber tells.
         """
-        given = self.cues.given
+        given = self.writing.given
+        return [f"{name} {reason}" for name, reason in self._unused().items() if name in given]
+
+    def _unused(self) -> dict[str, str]:
+        """The options of writing that cannot act, each with what it has no effect on."""
+        here = f"has no effect on format {self.format.name}."
+        cues = self.writing
+        if self.format.is_json:
+            return dict.fromkeys(CueOptions.model_fields, here)
         if not self.format.has_cues:
-            return [f"{name} has no effect on format {self.format.name}." for name in given]
-        notes = []
-        if "max_line_count" in given and "max_line_width" not in given:
-            notes.append("max_line_count has no effect without max_line_width.")
-        if {"max_line_width", "max_line_count", "max_words_per_line"} <= set(given):
-            notes.append("max_words_per_line has no effect with max_line_width and max_line_count.")
-        if "highlight_words" in given and self.format.name == "lrc":
-            notes.append("highlight_words has no effect on format lrc.")
-        return notes
+            return dict.fromkeys(WritingOptions.model_fields, here)
+        unused = {"receipt": here}
+        if cues.max_line_width is None:
+            unused["max_line_count"] = "has no effect without max_line_width."
+        elif cues.max_line_count is not None:
+            unused["max_words_per_line"] = "has no effect with max_line_width and max_line_count."
+        if self.format.name == "lrc":
+            unused["highlight_words"] = here
+        return unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +146,7 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
     return {
         "format": format_schema,
         **TranscribeOptions.model_json_schema()["properties"],
-        **CueOptions.model_json_schema()["properties"],
+        **WritingOptions.model_json_schema()["properties"],
     }
 
 
@@ -148,17 +173,17 @@ def read_parameters(
     given = list(_all_given(query, fields, documents, faults, fields_place))
     values = _merged(given, faults)
     format_ = _format(values.pop("format", DEFAULT_FORMAT), faults)
-    cue_values = {name: values.pop(name) for name in CueOptions.model_fields if name in values}
+    for_writing = {name: values.pop(name) for name in WritingOptions.model_fields if name in values}
     options = _validated(TranscribeOptions, values, faults)
-    cues = _validated(CueOptions, cue_values, faults)
-    if options is not None and cues is not None and not options.word_timestamps:
-        faults.extend(map(_needs_words, cues.needing_words))
+    writing = _validated(WritingOptions, for_writing, faults)
+    if options is not None and writing is not None and not options.word_timestamps:
+        faults.extend(map(_needs_words, writing.needing_words))
     if faults:
         raise faults[0] if len(faults) == 1 else SeveralErrors(faults[:MAX_FAULTS])
     assert options is not None, "options that are not valid are a fault"
-    assert cues is not None, "options that are not valid are a fault"
+    assert writing is not None, "options that are not valid are a fault"
     assert format_ is not None, "a format that is not known is a fault"
-    return TranscribeParameters(options, format_, cues)
+    return TranscribeParameters(options, format_, writing)
 
 
 # What was given ---------------------------------------------------------------------------------

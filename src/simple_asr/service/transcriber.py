@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from simple_asr.audio.features import HOP_LENGTH, LogMel, Samples
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.engine import Engine, warm_up
@@ -21,6 +24,8 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
+from simple_asr.service.receipt import effective_options
+from simple_asr.service.stopwatch import Stopwatch
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
 
@@ -177,17 +182,21 @@ class LocalTranscriber:
 
     async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         engine, model = self._ready()
+        stopwatch = Stopwatch()
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
 
         def listen(event: Event | AsrError) -> None:
+            if isinstance(event, Done):
+                event = self._measured(event, options, model, stopwatch)
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        with engine.admission(), await self._decode(media) as recording:
+        with engine.admission(), await self._decode(media, stopwatch) as recording:
             request = await loop.run_in_executor(
-                self._threads, self._prepare, recording, options, model
+                self._threads, self._prepare, recording, options, model, stopwatch
             )
             try:
+                stopwatch.submitted()
                 await loop.run_in_executor(self._threads, engine.submit, request, listen)
                 while True:
                     event = await events.get()
@@ -199,11 +208,29 @@ class LocalTranscriber:
             finally:
                 engine.cancel(request)
 
+    def _measured(
+        self, done: Done, options: TranscribeOptions, model: Backend, stopwatch: Stopwatch
+    ) -> Done:
+        """The transcript with what it took, and with what counted for each option."""
+        parameters = effective_options(
+            options,
+            language=done.transcript.language,
+            shortcuts=self._shortcuts(options),
+            model=model.info,
+        )
+        return Done(
+            replace(done.transcript, processing=stopwatch.processing(), parameters=parameters)
+        )
+
     def _prepare(
-        self, recording: DecodedAudio, options: TranscribeOptions, model: Backend
+        self,
+        recording: DecodedAudio,
+        options: TranscribeOptions,
+        model: Backend,
+        stopwatch: Stopwatch,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
-        log_mel = LogMel(recording, model.info.n_mels)
+        log_mel = _WatchedLogMel(recording, model.info.n_mels, stopwatch.heard)
         log_mel.peak()
         return Request(
             options,
@@ -232,7 +259,7 @@ class LocalTranscriber:
             reduces = options.audio_context == "auto"
         return Shortcuts(options.speedup or self._shortcuts_by_default.speedup, reduces)
 
-    async def _decode(self, media: Path) -> DecodedAudio:
+    async def _decode(self, media: Path, stopwatch: Stopwatch) -> DecodedAudio:
         """Decodes in a thread; a caller who leaves meanwhile stops it and leaves nothing open."""
         has_left = threading.Event()
 
@@ -240,7 +267,11 @@ class LocalTranscriber:
             if has_left.is_set():
                 raise Cancelled("The caller left while the file was being decoded.")
 
-        decoding = self._decoding.submit(self._decoder.decode, media, stop_if_left)
+        def decode() -> DecodedAudio:
+            with stopwatch.decoding():
+                return self._decoder.decode(media, stop_if_left)
+
+        decoding = self._decoding.submit(decode)
         try:
             return await asyncio.wrap_future(decoding)
         except asyncio.CancelledError:
@@ -298,6 +329,29 @@ class LocalTranscriber:
             info.compute_type,
             seconds,
         )
+
+
+class _WatchedLogMel(LogMel):
+    """Tells when the model turns to a recording, which is when it asks for a spectrogram."""
+
+    def __init__(self, samples: Samples, n_mels: int, on_heard: Callable[[], None]) -> None:
+        super().__init__(samples, n_mels)
+        self._on_heard = on_heard
+
+    def window(
+        self,
+        start_frame: int,
+        num_frames: int,
+        context: int = N_FRAMES,
+        *,
+        hop_length: int = HOP_LENGTH,
+    ) -> NDArray[np.float32]:
+        self._on_heard()
+        return super().window(start_frame, num_frames, context, hop_length=hop_length)
+
+    def opening(self) -> NDArray[np.float32]:
+        self._on_heard()
+        return super().opening()
 
 
 def _close_result(decoding: Future[DecodedAudio]) -> None:

@@ -77,12 +77,15 @@ class CueOptions(BaseModel):
     @property
     def needing_words(self) -> list[str]:
         """Names of the options set that cannot act without word times."""
-        return [name for name in self.given if name != "min_cue_gap"]
+        return [name for name in self.given if name in _NEEDING_WORDS]
 
     @property
     def given(self) -> list[str]:
         """Names of the options that differ from their defaults."""
         return [name for name, value in self if value != type(self).model_fields[name].default]
+
+
+_NEEDING_WORDS = frozenset(CueOptions.model_fields) - {"min_cue_gap"}
 
 
 @dataclass(frozen=True, slots=True)

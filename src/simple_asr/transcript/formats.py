@@ -9,9 +9,21 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from pydantic import Field
+
 from simple_asr.transcript.cues import Cue, CueOptions, cues, milliseconds, one_line
 from simple_asr.transcript.languages import LANGUAGES
 from simple_asr.transcript.model import Segment, Transcript
+
+
+class WritingOptions(CueOptions):
+    """How a transcript is written, beside its format."""
+
+    receipt: bool = Field(
+        False,
+        description="JSON: the answer has also `parameters` (what counted for each, and whether it "
+        "could act), `model`, `duration`, `processing` (seconds) and `warnings`.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +37,17 @@ class Format:
     media_type: str
     extension: str
     meaning: str
-    writer: Callable[[Transcript, CueOptions], str]
+    writer: Callable[[Transcript, WritingOptions], str]
     has_cues: bool = False
 
-    def write(self, transcript: Transcript, options: CueOptions | None = None) -> str:
+    @property
+    def is_json(self) -> bool:
+        """Whether what is written is a JSON object."""
+        return self.media_type == "application/json"
+
+    def write(self, transcript: Transcript, options: WritingOptions | None = None) -> str:
         """The transcript as text."""
-        return self.writer(transcript, options or CueOptions())
+        return self.writer(transcript, options or WritingOptions())
 
 
 # JSON ---------------------------------------------------------------------------------------------
@@ -84,6 +101,35 @@ def verbose_result(
     return document
 
 
+def receipt(transcript: Transcript) -> dict[str, object]:
+    """What was done for the caller, beside the result: see `WritingOptions.receipt`."""
+    return {
+        "parameters": {
+            name: {"value": effective.value, "applied": not effective.not_applied}
+            | ({"reason": effective.not_applied} if effective.not_applied else {})
+            for name, effective in transcript.parameters.items()
+        },
+        "model": transcript.model,
+        "duration": transcript.duration,
+        "processing": _processing(transcript),
+        "warnings": list(transcript.warnings),
+    }
+
+
+def _processing(transcript: Transcript) -> dict[str, object] | None:
+    """Seconds to the millisecond; finer is noise."""
+    processing = transcript.processing
+    if processing is None:
+        return None
+    factor = processing.real_time_factor(transcript.duration)
+    return {
+        "queue_seconds": round(processing.queue, 3),
+        "decode_seconds": round(processing.decode, 3),
+        "recognise_seconds": round(processing.recognise, 3),
+        "real_time_factor": None if factor is None else round(factor, 4),
+    }
+
+
 def segment_fields(segment: Segment) -> dict[str, object]:
     """One segment of `whisper_result`."""
     fields = asdict(segment)
@@ -93,8 +139,11 @@ def segment_fields(segment: Segment) -> dict[str, object]:
 
 
 def _as_json(result: Callable[[Transcript], dict[str, object]]) -> Callable[..., str]:
-    def write(transcript: Transcript, _: CueOptions) -> str:
-        return json.dumps(result(transcript), ensure_ascii=False, allow_nan=False)
+    def write(transcript: Transcript, options: WritingOptions) -> str:
+        document = result(transcript)
+        if options.receipt:
+            document |= receipt(transcript)
+        return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
     return write
 
@@ -102,11 +151,11 @@ def _as_json(result: Callable[[Transcript], dict[str, object]]) -> Callable[...,
 # Lines of text ------------------------------------------------------------------------------------
 
 
-def _text(transcript: Transcript, _: CueOptions) -> str:
+def _text(transcript: Transcript, _: WritingOptions) -> str:
     return transcript.text.strip() + "\n"
 
 
-def _srt(transcript: Transcript, options: CueOptions) -> str:
+def _srt(transcript: Transcript, options: WritingOptions) -> str:
     """SubRip: numbered cues."""
     return "".join(
         f"{number}\n{_srt_time(cue.start)} --> {_srt_time(cue.end)}\n{_marked(cue, _srt_text)}\n\n"
@@ -128,7 +177,7 @@ def _srt_text(text: str) -> str:
     return re.sub(r"([<{])(?=[A-Za-z/!\\])", r"\1 ", re.sub(r"-{2,}>", "->", text))
 
 
-def _vtt(transcript: Transcript, options: CueOptions) -> str:
+def _vtt(transcript: Transcript, options: WritingOptions) -> str:
     """WebVTT, as W3C defines it."""
     return "WEBVTT\n\n" + "".join(
         f"{_vtt_time(cue.start)} --> {_vtt_time(cue.end)}\n{_marked(cue, _vtt_text)}\n\n"
@@ -153,7 +202,7 @@ def _marked(cue: Cue, escaped: Callable[[str], str]) -> str:
     return f"{escaped(before)}<u>{escaped(word)}</u>{escaped(after)}"
 
 
-def _lrc(transcript: Transcript, options: CueOptions) -> str:
+def _lrc(transcript: Transcript, options: WritingOptions) -> str:
     """Lyrics: a line for each cue, with the time at which it begins."""
     unmarked = options.model_copy(update={"highlight_words": False})
     return "".join(
@@ -172,7 +221,7 @@ def _lrc_text(text: str) -> str:
     return re.sub(r"([<\[])(?=\d)", r"\1 ", text.replace("\n", " "))
 
 
-def _tsv(transcript: Transcript, _: CueOptions) -> str:
+def _tsv(transcript: Transcript, _: WritingOptions) -> str:
     """A line for each segment: start and end in milliseconds, and the text."""
     return "start\tend\ttext\n" + "".join(
         f"{milliseconds(segment.start)}\t{milliseconds(segment.end)}\t{one_line(segment.text)}\n"

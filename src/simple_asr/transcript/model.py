@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -43,11 +44,33 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Effective:
+    """What counted for a parameter. `not_applied` is why it could not act; empty where it could."""
+
+    value: object
+    not_applied: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """Where the time went, in seconds: waiting, decoding the file, and everything else."""
+
+    queue: float
+    decode: float
+    recognise: float
+
+    def real_time_factor(self, duration: float) -> float | None:
+        """Seconds of work for each second of audio; waiting is no work."""
+        return (self.decode + self.recognise) / duration if duration > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """The whole result. `duration` is the decoded audio's length in seconds.
 
     `language` is a code (`en`), that of the speech; `model` names what was served, which may be
     the fallback; `warnings` are sentences for the caller (damaged media, an option without effect).
+    `processing` and `parameters` are known where a transcriber has measured and noted them.
     """
 
     text: str
@@ -57,3 +80,5 @@ class Transcript:
     model: str
     warnings: tuple[str, ...] = ()
     task: Literal["transcribe", "translate"] = "transcribe"
+    processing: Processing | None = None
+    parameters: Mapping[str, Effective] = field(default_factory=dict)

@@ -81,6 +81,15 @@ def test_a_file_alone_is_its_text_and_its_usage(client: openai.OpenAI) -> None:
     assert set(result.to_dict()) == {"text", "usage"}
 
 
+def test_a_receipt_stands_beside_the_text_where_it_is_asked_for(client: openai.OpenAI) -> None:
+    result = client.audio.transcriptions.create(
+        model="whisper-1", file=CLIP, extra_body={"receipt": "true"}
+    )
+
+    assert result.text == "Привет, как дела? Хорошо."
+    assert result.to_dict()["model"] == "turbo"
+
+
 def test_text_is_the_text_and_nothing_around_it(client: openai.OpenAI) -> None:
     result = client.audio.transcriptions.create(
         model="whisper-1", file=CLIP, response_format="text"

@@ -72,7 +72,7 @@ async def _answer(request: Request, services: Services, task: Task) -> Response:
         transcript = await unless_caller_leaves(
             request, transcriber.transcribe(body.media, options)
         )
-    record.audio_seconds = transcript.duration
+    record.note(transcript)
     return Response(
         # In a thread: hours of words take a second to write.
         await asyncio.to_thread(write_answer, transcript, asked),

@@ -60,7 +60,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
         transcript = await unless_caller_leaves(
             request, services.transcriber.transcribe(body.media, parameters.options)
         )
-    record.audio_seconds = transcript.duration
+    record.note(transcript)
     # In a thread: hours of words take a second to write.
     content = await asyncio.to_thread(parameters.write, transcript)
     return Response(
@@ -83,6 +83,7 @@ async def _messages(
         elif isinstance(event, SegmentDone):
             yield message(segment_fields(event.segment), "segment")
         else:
+            record.note(event.transcript)
             yield await asyncio.to_thread(_done, event.transcript, parameters)
 
 
@@ -99,10 +100,9 @@ def _progress(progress: Progress, elapsed: float) -> dict[str, object]:
 def _done(transcript: Transcript, parameters: TranscribeParameters) -> bytes:
     """The last event: what the answer would be without a stream."""
     content = parameters.write(transcript)
-    is_json = parameters.format.media_type == "application/json"
     done = {
         "format": parameters.format.name,
-        "content": json.loads(content) if is_json else content,
+        "content": json.loads(content) if parameters.format.is_json else content,
         "warnings": _warnings(transcript, parameters),
     }
     return message(done, "done")

@@ -1,0 +1,156 @@
+"""The real server in a process of its own: real decoders, a model that always says "Hello."."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.support import WAIT
+
+KEY = "0123456789abcdef" * 4
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from simple_asr import assembly
+from simple_asr.cli.main import main
+from simple_asr.engine.backends.fake import FakeBackend
+from simple_asr.engine.tokens import Tokenizer
+from simple_asr.service.transcriber import LoadedModel
+
+tokenizer = Tokenizer.from_folder(Path(sys.argv[1]))
+assembly.load_model = lambda *_: LoadedModel([FakeBackend(tokenizer)])
+sys.argv = ["simple-asr", "serve"]
+main()
+"""
+
+
+class RunningServer:
+    """`simple-asr serve`, and what the system knows of its processes. The tests run on Linux."""
+
+    def __init__(self, process: subprocess.Popen[bytes], home: Path, port: int) -> None:
+        self.process_id = process.pid
+        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.spool = home / "spool"
+        self._log = home / "log"
+        self._process = process
+
+    def client(self) -> httpx.Client:
+        """With the key. It keeps no connection open, so that descriptors can be counted."""
+        headers = {"X-API-Key": KEY, "Connection": "close"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=WAIT)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def decoders(self) -> list[int]:
+        """Process ids of its children."""
+        children = []
+        for thread in Path(f"/proc/{self.process_id}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                children += [int(child) for child in (thread / "children").read_text().split()]
+        return children
+
+    @property
+    def num_descriptors(self) -> int:
+        """Open in the server itself."""
+        return len(list(Path(f"/proc/{self.process_id}/fd").iterdir()))
+
+    @property
+    def spooled(self) -> list[str]:
+        """Names in the spool folder, as the server's own view of the file system has it."""
+        return os.listdir(f"/proc/{self.process_id}/root{self.spool}")  # noqa: PTH208
+
+    def forget_peak(self) -> None:
+        """Peak memory counts from here."""
+        for process_id in (self.process_id, *self.decoders):
+            with suppress(OSError):
+                Path(f"/proc/{process_id}/clear_refs").write_text("5")
+
+    @property
+    def peak_mib(self) -> float:
+        """No less than the most memory all processes have held at once."""
+        kib = 0
+        for process_id in (self.process_id, *self.decoders):
+            with suppress(OSError):
+                status = Path(f"/proc/{process_id}/status").read_text()
+                kib += int(status.split("VmHWM:")[1].split()[0])
+        return kib / 1024
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all processes have used of the processor; one that ended counts no more."""
+        ticks = 0
+        for process_id in (self.process_id, *self.decoders):
+            with suppress(OSError):
+                fields = Path(f"/proc/{process_id}/stat").read_text().split()
+                ticks += int(fields[13]) + int(fields[14])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Waits for what the system alone can tell. Fails after WAIT seconds."""
+        deadline = time.monotonic() + WAIT
+        while not holds():
+            assert self.is_running, f"the server has ended:\n{self.log}"
+            assert time.monotonic() < deadline, f"not so after {WAIT} s: {what}"
+            time.sleep(0.02)
+
+
+@contextmanager
+def running_server(
+    home: Path, model: Path, *, wrapper: Sequence[str] = (), **settings: object
+) -> Iterator[RunningServer]:
+    """A server that is ready. `wrapper` is a command that runs the server's; `home` is empty."""
+    (home / "keys.txt").write_text(f"{KEY}\n")
+    (home / "keys.txt").chmod(0o600)
+    (home / "spool").mkdir()
+    with (home / "log").open("wb") as log:
+        port = _free_port()
+        given = {"keys_file": home / "keys.txt", "spool_dir": home / "spool", **settings}
+        environment = {name.upper(): str(value) for name, value in given.items()}
+        process = subprocess.Popen(
+            [*wrapper, sys.executable, "-c", PROGRAM, str(model)],
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd=home,
+            env={**os.environ, **environment, "HOST": "127.0.0.1", "PORT": str(port)},
+        )
+    server = RunningServer(process, home, port)
+    try:
+        server.until(lambda: _is_ready(server), "the server is ready")
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(WAIT)
+        process.kill()
+        process.wait()
+
+
+def _is_ready(server: RunningServer) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

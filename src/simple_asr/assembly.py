@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
@@ -12,16 +13,15 @@ from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
-from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
+from simple_asr.service.models import ModelPool
+from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def build_transcriber(
-    settings: Settings, on_download: OnDownload | None = None
-) -> LocalTranscriber:
-    """A transcriber that has not begun to load; `start` it. Raises ConfigurationError."""
+def build_transcriber(settings: Settings, on_download: OnDownload | None = None) -> ModelPool:
+    """Transcribers that have not begun to load; `start` them. Raises ConfigurationError."""
     spool = settings.spool_dir
     try:
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -37,15 +37,32 @@ def build_transcriber(
         ),
         spool,
     )
-    return LocalTranscriber(
-        decoder,
-        lambda: load_model(settings, on_download),
-        model_name=shown_name(settings.default_model),
-        shortcuts=Shortcuts(settings.audio_speedup, settings.audio_context == "auto"),
-        max_batch_size=settings.max_batch_size,
+
+    def transcriber(name: str, load: Callable[[], LoadedModel]) -> LocalTranscriber:
+        return LocalTranscriber(
+            Borrowed(decoder),
+            load,
+            model_name=name,
+            shortcuts=Shortcuts(settings.audio_speedup, settings.audio_context == "auto"),
+            max_batch_size=settings.max_batch_size,
+            max_requests=settings.max_waiting_requests,
+            num_decoders=settings.decoder_processes,
+        )
+
+    return ModelPool(
+        transcriber(shown_name(settings.default_model), lambda: load_model(settings, on_download)),
+        lambda name: transcriber(name, lambda: load_named(name, settings)),
+        build_model_store(settings).models,
+        max_bytes=settings.model_memory_bytes or physical_memory() // 2,
+        idle_seconds=settings.model_idle_seconds,
         max_requests=settings.max_waiting_requests,
-        num_decoders=settings.decoder_processes,
+        on_close=decoder.close,
     )
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def build_model_store(settings: Settings) -> ModelStore:
@@ -79,6 +96,12 @@ def load_model(settings: Settings, on_download: OnDownload | None = None) -> Loa
         return LoadedModel(
             _load(fallback, store, settings, device, on_download), reason=error.detail
         )
+
+
+def load_named(name: str, settings: Settings) -> LoadedModel:
+    """A model beside the default one. Raises ModelUnavailable, StorageFull, ConfigurationError."""
+    store = build_model_store(settings)
+    return LoadedModel(_load(name, store, settings, choose_device(settings), None))
 
 
 def choose_device(settings: Settings) -> str:

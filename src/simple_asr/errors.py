@@ -64,6 +64,11 @@ class ModelNotFound(RequestError):
     title = "No such model"
 
 
+class ModelInUse(RequestError):
+    code = "model_in_use"
+    title = "The model is in use"
+
+
 class MissingFile(RequestError):
     code = "missing_file"
     title = "No audio file"
@@ -135,6 +140,11 @@ class MissingKey(AsrError):
 class WrongKey(AsrError):
     code = "invalid_api_key"
     title = "API key not accepted"
+
+
+class AdministratorsOnly(AsrError):
+    code = "administrators_only"
+    title = "For administrators only"
 
 
 # The server ------------------------------------------------------------------------------------

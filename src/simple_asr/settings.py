@@ -81,6 +81,24 @@ class Settings(BaseSettings):
         description="Names under which `/v1` serves a model too, by commas: `whisper-1` for the "
         "one that is served, `fast=tiny` for a certain one.",
     )
+    model_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most bytes of models in memory at once, by the size of their files. 0: half "
+        "of the machine's memory.",
+    )
+    model_idle_seconds: float = Field(
+        900,
+        ge=0,
+        allow_inf_nan=False,
+        description="A model beside the default one is released after so long without use. 0: only "
+        "when its room is needed.",
+    )
+    admin_keys: str = Field(
+        "",
+        description="Names of the keys that may load and unload models, by commas. Empty: every "
+        "key may.",
+    )
     require_gpu: bool = Field(
         False, description="Refuse to start without a GPU instead of using the CPU."
     )
@@ -165,6 +183,11 @@ class Settings(BaseSettings):
         None, description="Token for the model hub; needed for private models only."
     )
     hf_hub_offline: bool = Field(False, description="Never ask the hub; use local models only.")
+
+    @property
+    def administrators(self) -> frozenset[str]:
+        """The names in `admin_keys`."""
+        return frozenset(name.strip() for name in self.admin_keys.split(",") if name.strip())
 
     @field_validator("hf_token", mode="before")
     @classmethod

@@ -43,7 +43,8 @@ def test_every_error_has_a_status_that_fits_whose_fault_it_is(kind: type[AsrErro
 
     status = status_of(error)
 
-    is_callers = issubclass(kind, (RequestError, errors.MediaError, MissingKey, errors.WrongKey))
+    of_the_key = (MissingKey, errors.WrongKey, errors.AdministratorsOnly)
+    is_callers = issubclass(kind, (RequestError, errors.MediaError, *of_the_key))
     assert status // 100 == 4 if is_callers else status >= 409
 
 
@@ -79,8 +80,8 @@ def test_every_code_belongs_to_one_error() -> None:
 
 
 def test_every_status_a_caller_can_see_is_described() -> None:
-    # 499 is for the log alone; 404 and 405 belong to no route.
-    assert set(STATUSES.values()) - {499, 404, 405} == set(MEANINGS)
+    # 499 is for the log alone; 405 belongs to no route.
+    assert set(STATUSES.values()) - {499, 405} == set(MEANINGS)
 
 
 def test_a_problem_document_is_rfc_9457_with_our_members() -> None:

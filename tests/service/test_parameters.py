@@ -27,6 +27,7 @@ from simple_asr.transcript.formats import FORMATS
 # A value other than the default for every parameter, as a form and as JSON would carry it.
 EXAMPLES: dict[str, tuple[str, object]] = {
     "format": ("text", "text"),
+    "model": ("base", "base"),
     "language": ("Russian", "ru"),
     "languages": ("Russian,en", ["ru", "en"]),
     "task": ("translate", "translate"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,21 +27,9 @@ from simple_asr.errors import (
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
-from tests.support import WAIT, Noise, hiss
+from tests.support import WAIT, Noise
 
 ENGLISH = TranscribeOptions(language="en")
-
-
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    """Two seconds of hiss as WAV."""
-    path = tmp_path / "hiss.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(hiss(2))
-    return path
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rich.console import Console
 from simple_asr.assembly import build_transcriber
 from simple_asr.cli.console import EXIT_CONFIGURATION
 from simple_asr.cli.progress import download_bars
-from simple_asr.service.transcriber import LocalTranscriber
+from simple_asr.service.models import ModelPool
 from simple_asr.settings import Settings, load_settings
 
 
@@ -24,7 +24,7 @@ def load_settings_quietly() -> Settings:
 
 
 @contextmanager
-def loaded_transcriber(settings: Settings, console: Console) -> Iterator[LocalTranscriber]:
+def loaded_transcriber(settings: Settings, console: Console) -> Iterator[ModelPool]:
     """Ready to work; where no model can be loaded, the command ends."""
     with download_bars(console) as show:
         transcriber = build_transcriber(settings, show)

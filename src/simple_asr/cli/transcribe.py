@@ -144,7 +144,7 @@ def transcribe(
         if server:
             is_good = asyncio.run(_have_done(order, server, key, console))
         else:
-            is_good = _do(order, model, spool, console)
+            is_good = _do(order, model or parameters.options.model, spool, console)
     if not is_good:
         raise typer.Exit(1)
 

@@ -106,6 +106,13 @@ class TranscribeOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    model: Annotated[str | None, BeforeValidator(null_from_text)] = Field(
+        None,
+        max_length=200,
+        description="Model to use, by its name in `GET /models`; loaded where it is not. Absent: "
+        "the default one.",
+        examples=["base"],
+    )
     language: Annotated[str | None, BeforeValidator(null_from_text)] = Field(
         None,
         description="Language of the speech, as a code (`en`) or an English name (`english`). "

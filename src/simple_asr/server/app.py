@@ -22,10 +22,10 @@ from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClos
 from simple_asr.server.openapi import component_schemas
 from simple_asr.server.openapi_v1 import openai_schemas
 from simple_asr.server.pages import WebFiles
-from simple_asr.server.routes import formatting, health, index, keys, openai, transcribe
+from simple_asr.server.routes import formatting, health, index, keys, models, openai, transcribe
 from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
-from simple_asr.service.transcriber import Transcriber
+from simple_asr.service.models import Models
 from simple_asr.settings import Settings
 
 DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
@@ -33,7 +33,7 @@ DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
 
 def create_app(
     settings: Settings,
-    transcriber: Transcriber,
+    transcriber: Models,
     key_store: KeyStore,
     *,
     limits: BodyLimits | None = None,
@@ -102,4 +102,5 @@ ROUTERS = (
     openai.router,
     health.router,
     keys.router,
+    models.router,
 )

@@ -13,7 +13,7 @@ from simple_asr.server.intake import BodyLimits
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.keys import Caller, KeyStore
-from simple_asr.service.transcriber import Transcriber
+from simple_asr.service.models import Models
 from simple_asr.settings import Settings
 
 
@@ -22,15 +22,13 @@ class Services:
     """What `create_app` was given, for the routes. Lives in `app.state.services`."""
 
     settings: Settings
-    transcriber: Transcriber
+    transcriber: Models
     keys: KeyStore
     limits: BodyLimits
 
-    def transcriber_of(self, model: str | None) -> Transcriber:
-        """Who recognises with the model that a request names. Raises ModelNotFound."""
-        aliases = read_aliases(self.settings.model_aliases)
-        resolve(model, aliases, self.transcriber.model_state)
-        return self.transcriber
+    def model_of(self, name: str | None) -> str | None:
+        """The model that a name under `/v1` stands for; None is the default one."""
+        return resolve(name, read_aliases(self.settings.model_aliases))
 
 
 async def services_of(request: Request) -> Services:

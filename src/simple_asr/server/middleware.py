@@ -87,7 +87,7 @@ class RequestEnvelope:
         for name, value in STANDING_HEADERS.items():
             headers.setdefault(name, value)
         headers["X-Request-Id"] = record.request_id
-        headers["X-ASR-Model"] = ascii_label(self._transcriber.model_state.served)
+        headers["X-ASR-Model"] = ascii_label(record.model or self._transcriber.model_state.served)
 
 
 def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:

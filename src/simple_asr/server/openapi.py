@@ -27,8 +27,9 @@ MEANINGS = {
     400: "The body or the request itself is malformed or cut short.",
     401: "No API key was sent, or more than one.",
     403: "This API key is not accepted.",
+    404: "There is no such model.",
     408: "The body came too slowly.",
-    409: "The key file cannot be taken; the keys read before stay in force.",
+    409: "The key file cannot be taken, or the model is in use; all stays as it was.",
     413: "The body, a field, or the decoded audio is over a limit.",
     415: "The body is of a type, or has an encoding, that is not taken.",
     422: "A parameter is unknown, wrong or contradictory, or the file holds no readable audio.",
@@ -164,7 +165,7 @@ TRANSCRIBE_OPERATION: dict[str, Any] = {
         **{
             str(status): response
             for status, response in problem_responses(
-                400, 401, 403, 408, 413, 415, 422, 429, 431, 500, 503, 507
+                400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 507
             ).items()
         },
     },
@@ -260,6 +261,45 @@ RELOAD_RESPONSES: Responses = {
         {"status": "ok", "count": 2, "message": "2 API keys in force; they changed."},
     ),
     **problem_responses(401, 403, 409),
+}
+
+_MODEL_FIELDS: JsonSchema = {
+    "type": "object",
+    "required": ["name", "state", "bytes", "requests", "default"],
+    "properties": {
+        "name": {"type": "string"},
+        "state": {
+            "type": "string",
+            "enum": ["loaded", "loading", "failed", "local", "known"],
+            "description": "`local` is on this machine, `known` on the hub only.",
+        },
+        "bytes": {"type": "integer", "description": "Size of its files; 0 is unknown."},
+        "requests": {"type": "integer", "description": "That it works on now."},
+        "default": {"type": "boolean"},
+    },
+}
+_TINY = {"name": "tiny", "state": "loading", "bytes": 75_538_270, "requests": 0, "default": False}
+
+MODELS_RESPONSES: Responses = {
+    200: _json_response(
+        "The default model first.",
+        {
+            "type": "object",
+            "required": ["models"],
+            "properties": {"models": {"type": "array", "items": _MODEL_FIELDS}},
+        },
+        {"models": [_TINY]},
+    ),
+    **problem_responses(401, 403),
+}
+LOAD_RESPONSES: Responses = {
+    200: _json_response("It is loaded.", _MODEL_FIELDS, {**_TINY, "state": "loaded"}),
+    202: _json_response("It is on its way.", _MODEL_FIELDS, _TINY),
+    **problem_responses(401, 403, 404, 422, 503),
+}
+UNLOAD_RESPONSES: Responses = {
+    200: _json_response("It is not loaded.", _MODEL_FIELDS, {**_TINY, "state": "local"}),
+    **problem_responses(401, 403, 404, 409),
 }
 
 # Schemas they all point to -----------------------------------------------------------------------

@@ -133,6 +133,8 @@ STATUSES: dict[type[AsrError], int] = {
     errors.MalformedBody: 400,
     NotFound: 404,
     errors.ModelNotFound: 404,
+    errors.ModelInUse: 409,
+    errors.AdministratorsOnly: 403,
     MethodNotAllowed: 405,
     errors.RequestTimeout: 408,
     errors.PayloadTooLarge: 413,

@@ -19,7 +19,8 @@ class RequestRecord:
     """Owned by the request's task. `status` is None until the answer begins.
 
     `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio;
-    `processing` is where the time went.
+    `processing` is where the time went; `model` is the one that was asked for, then the one that
+    recognised, and None where that is the default one.
     """
 
     request_id: str
@@ -27,11 +28,13 @@ class RequestRecord:
     key_name: str | None = None
     audio_seconds: float | None = None
     processing: Processing | None = None
+    model: str | None = None
 
     def note(self, transcript: Transcript) -> None:
-        """What the log line tells of a transcript."""
+        """What the log line and a header tell of a transcript."""
         self.audio_seconds = transcript.duration
         self.processing = transcript.processing
+        self.model = transcript.model
 
 
 def open_record(scope: Scope) -> RequestRecord:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import AsrError, EmptyMedia, ModelNotReady
+from simple_asr.errors import AsrError, EmptyMedia, ModelInUse, ModelNotFound, ModelNotReady
+from simple_asr.service.labels import label
+from simple_asr.service.models import ListedModel, ModelPlace, goes_by
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Effective, Processing, Segment, Transcript
@@ -58,6 +60,10 @@ class FakeTranscriber:
 
     def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
         self.transcript = transcript
+        self.others = {
+            "tiny": ListedModel("tiny", "local", 75_538_270),
+            "small": ListedModel("small", "known", 483_546_902),
+        }
         self.state = ModelState("ready", requested="turbo", served="turbo")
         self.error: AsrError | Exception | None = None
         self.late_error: AsrError | Exception | None = None
@@ -104,11 +110,39 @@ class FakeTranscriber:
                 return event.transcript
         raise AssertionError("events ends with Done")
 
+    def models(self) -> list[ListedModel]:
+        state = "loaded" if self.state.status == "ready" else self.state.status
+        default = ListedModel(self.state.served, state, 1_617_884_929, is_default=True)
+        return [default, *self.others.values()]
+
+    def find(self, name: str) -> ListedModel:
+        if goes_by(name, self.state):
+            return self.models()[0]
+        if name in self.others:
+            return self.others[name]
+        raise ModelNotFound(f"There is no model '{label(name)}'.", field="model")
+
+    def load(self, name: str) -> ListedModel:
+        return self._put(name, "loading")
+
+    def unload(self, name: str) -> ListedModel:
+        if goes_by(name, self.state):
+            raise ModelInUse("The default model stays loaded.")
+        return self._put(name, "local")
+
+    def _put(self, name: str, state: ModelPlace) -> ListedModel:
+        found = self.find(name)
+        if not found.is_default:
+            self.others[name] = found = replace(found, state=state)
+        return found
+
     async def _admit(self, media: Path, options: TranscribeOptions) -> None:
         content = await asyncio.to_thread(media.read_bytes)
         self.asked.append(Asked(media, content, options))
         if self.error is not None:
             raise self.error
+        if options.model is not None:
+            self.find(options.model)
         if self.state.status != "ready":
             raise ModelNotReady(f"The model {self.state.served} is not ready.", retry_after=5)
         if not content:

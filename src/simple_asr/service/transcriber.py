@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -95,6 +95,19 @@ class Decoder(Protocol):
     def close(self) -> None: ...
 
 
+class Borrowed:
+    """A decoder that several transcribers share: none of them closes it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def decode(self, media: Path, on_progress: Callable[[float], None]) -> DecodedAudio:
+        return self._decoder.decode(media, on_progress)
+
+    def close(self) -> None:
+        """Nothing: whoever lent it closes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """Replicas of one model, ready to work; `reason` tells why it is not the one asked for."""
@@ -180,7 +193,7 @@ class LocalTranscriber:
         assert transcript is not None, "A stream of events ends with Done or an error"
         return transcript
 
-    async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
+    async def events(self, media: Path, options: TranscribeOptions) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
         loop = asyncio.get_running_loop()

@@ -426,10 +426,10 @@ def test_the_sdk_tries_again_when_it_is_told_when(
 # Models ------------------------------------------------------------------------------------------
 
 
-def test_the_models_are_the_served_one_and_its_aliases(client: openai.OpenAI) -> None:
+def test_the_models_are_those_on_this_machine_and_the_aliases(client: openai.OpenAI) -> None:
     models = client.models.list().data
 
-    assert [model.id for model in models][:2] == ["turbo", "whisper-1"]
+    assert [model.id for model in models][:3] == ["turbo", "tiny", "whisper-1"]
     assert {(model.object, model.owned_by) for model in models} == {("model", "simple-asr")}
 
 

@@ -44,6 +44,7 @@ class FakeBackend:
         *,
         is_multilingual: bool = True,
         encode_batch_size: int = 1,
+        name: str = "fake",
     ) -> None:
         self.encoded_together: list[int] = []
         self.batches: list[list[Step]] = []
@@ -53,7 +54,7 @@ class FakeBackend:
         self.is_closed = False
         self._tokenizer = tokenizer
         self._script = script or self.say_hello
-        self._info = ModelInfo("fake", is_multilingual, 80, "cpu", "float32", encode_batch_size)
+        self._info = ModelInfo(name, is_multilingual, 80, "cpu", "float32", encode_batch_size)
 
     @property
     def info(self) -> ModelInfo:

@@ -64,8 +64,11 @@ async def _answer(request: Request, services: Services, task: Task) -> Response:
     async with AsyncExitStack() as resources:
         body = await resources.enter_async_context(_received(request, services))
         asked = read_audio_request(request.scope["query_string"], body.fields, body.documents, task)
-        transcriber = services.transcriber_of(asked.model)
-        options = asked.parameters.options
+        transcriber = services.transcriber
+        options = asked.parameters.options.model_copy(
+            update={"model": services.model_of(asked.model)}
+        )
+        record.model = options.model
         if asked.is_stream:
             messages = stream_messages(transcriber.events(body.media, options), asked, record)
             return await open_event_stream(request, messages, error_message, resources)
@@ -95,17 +98,20 @@ async def _received(request: Request, services: Services) -> AsyncIterator[Recei
 
 @router.get("/models", summary="The models that can be named", responses=MODELS_RESPONSES)
 async def models(services: TheServices) -> JSONResponse:
-    """The model that is served, and every other name it goes by."""
-    served = services.transcriber.model_state.served
+    """The models on this machine, the default one first, and every other name they go by."""
+    listed = await asyncio.to_thread(services.transcriber.models)
+    here = [model.name for model in listed if model.state != "known"]
     aliases = read_aliases(services.settings.model_aliases)
-    names = [served, *(alias for alias, model in aliases.items() if model in ("", served))]
+    names = [*here, *(alias for alias, model in aliases.items() if model in ("", *here))]
     return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
 
 @router.get("/models/{model:path}", summary="One of them", responses=MODEL_RESPONSES)
 async def model(model: str, services: TheServices) -> JSONResponse:
-    """404 for a model that is not served."""
-    services.transcriber_of(model)
+    """404 for a model that does not exist."""
+    named = services.model_of(model)
+    if named is not None:
+        await asyncio.to_thread(services.transcriber.find, named)
     return JSONResponse(_model(model))
 
 

@@ -53,6 +53,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
         )
         parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
         record = record_of(request.scope)
+        record.model = parameters.options.model
         if wants_event_stream(request):
             events = services.transcriber.events(body.media, parameters.options)
             messages = _messages(events, parameters, record)

@@ -23,6 +23,7 @@ from simple_asr.errors import (
     ModelNotReady,
     ModelUnavailable,
     Overloaded,
+    ShuttingDown,
 )
 from simple_asr.service.models import ListedModel, ModelPool
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
@@ -323,6 +324,17 @@ def test_all_models_together_take_so_many_requests(
     asyncio.run(ask())
 
     assert pool.num_requests == 0
+
+
+def test_a_pool_that_is_closed_opens_no_more_models(
+    pool: ModelPool, workshop: Workshop, media: Path
+) -> None:
+    pool.close()
+
+    with pytest.raises(ShuttingDown):
+        asyncio.run(pool.transcribe(media, asking("tiny")))
+
+    assert "tiny" not in workshop.backends
 
 
 def test_a_load_is_begun_at_once_and_told_when_it_is_done(

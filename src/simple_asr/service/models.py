@@ -19,7 +19,13 @@ from typing import Literal, Protocol
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import ModelInUse, ModelNotFound, ModelNotReady, Overloaded
+from simple_asr.errors import (
+    ModelInUse,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    ShuttingDown,
+)
 from simple_asr.service.labels import label
 from simple_asr.service.shelf import Shelf
 from simple_asr.service.transcriber import LocalTranscriber, ModelState, Transcriber
@@ -145,8 +151,8 @@ class ModelPool:
 
     def close(self) -> None:
         """Fails what is in work, and ends every model."""
-        self._is_closed.set()
         with self._lock:
+            self._is_closed.set()
             opened, self._opened = list(self._opened.values()), {}
         self._default.close()
         for one in opened:
@@ -328,6 +334,8 @@ class ModelPool:
         name = model.name
         if name in self._opened:
             return self._opened[name]
+        if self._is_closed.is_set():
+            raise ShuttingDown("The server is shutting down. Send the request again shortly.")
         leaving = self._take_out(self._shelf.make_room(name, model.num_bytes))
         self._shelf.add(name, model.num_bytes, self._clock())
         self._shelf.use(name, self._clock())

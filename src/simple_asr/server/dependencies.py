@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import MissingKey
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.keys import Caller, KeyStore
 from simple_asr.service.models import Models
+from simple_asr.service.shared_work import SharedWork
 from simple_asr.settings import Settings
+from simple_asr.transcript.model import Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class WorkKey:
+    """What makes two requests the same: who asks, of what bytes (SHA-256), and for what."""
+
+    key_name: str | None
+    media: bytes
+    model: str | None
+    options: TranscribeOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What `create_app` was given, for the routes. Lives in `app.state.services`."""
+    """What `create_app` was given, for the routes. Lives in `app.state.services`.
+
+    `running` are the transcriptions that a client's second try joins, by `WorkKey`.
+    """
 
     settings: Settings
     transcriber: Models
     keys: KeyStore
     limits: BodyLimits
+    running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
 
     def model_of(self, name: str | None) -> str | None:
         """The model that a name under `/v1` stands for; None is the default one."""

@@ -68,10 +68,17 @@ class FakeTranscriber:
         self.error: AsrError | Exception | None = None
         self.late_error: AsrError | Exception | None = None
         self.is_stuck = False
+        self._stuck: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.is_stuck_late = False
         self.asked: list[Asked] = []
         self.started = threading.Event()
         self.ended = threading.Event()
+
+    def free(self) -> None:
+        """Lets a call that is stuck go on, from any thread."""
+        assert self._stuck is not None, "A call is stuck"
+        loop, event = self._stuck
+        loop.call_soon_threadsafe(event.set)
 
     @property
     def model_state(self) -> ModelState:
@@ -82,7 +89,8 @@ class FakeTranscriber:
         try:
             await self._admit(media, options)
             if self.is_stuck:
-                await asyncio.Event().wait()
+                self._stuck = asyncio.get_running_loop(), asyncio.Event()
+                await self._stuck[1].wait()
             duration = self.transcript.duration
             yield Progress(0.0, duration)
             for segment in self.transcript.segments:

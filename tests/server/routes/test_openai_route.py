@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import re
 import subprocess
@@ -27,6 +28,9 @@ from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Segment, Word
+
+# The SDK calls translations deprecated; people use them.
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 CLIP = ("clip.wav", b"RIFF....WAVE", "audio/wav")
 WORDS = (Word(" Привет,", 0.0, 0.5, 0.9), Word(" как", 0.6, 0.8, 0.5), Word(" дела?", 0.8, 2.5, 1))
@@ -421,6 +425,57 @@ def test_the_sdk_tries_again_when_it_is_told_when(
 
     assert raised.value.response.headers["retry-after"] == "1"
     assert len(transcriber.asked) == 2
+
+
+class Waited(logging.Handler):
+    """Lets the model go on once a caller has given up."""
+
+    def __init__(self, transcriber: FakeTranscriber) -> None:
+        super().__init__()
+        self.transcriber = transcriber
+        self.num_left = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "status=499" in record.getMessage():
+            self.num_left += 1
+            self.transcriber.free()
+
+
+def test_a_second_try_after_a_timeout_joins_the_work_of_the_first(
+    client: openai.OpenAI, transcriber: FakeTranscriber, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "simple_asr.access")
+    transcriber.is_stuck = True
+    waited = Waited(transcriber)
+    logger = logging.getLogger("simple_asr.access")
+    logger.addHandler(waited)
+
+    try:
+        result = client.with_options(max_retries=1, timeout=1.0).audio.transcriptions.create(
+            model="whisper-1", file=CLIP
+        )
+    finally:
+        logger.removeHandler(waited)
+
+    assert result.text == "Привет, как дела? Хорошо."
+    assert waited.num_left == 1
+    assert len(transcriber.asked) == 1
+
+
+def test_work_ends_with_a_client_that_leaves_for_good(
+    client: openai.OpenAI, transcriber: FakeTranscriber, address: str, key: str
+) -> None:
+    transcriber.is_stuck = True
+
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{address}/audio/transcriptions",
+            headers={"X-API-Key": key},
+            files={"file": CLIP},
+            timeout=0.5,
+        )
+
+    assert transcriber.ended.wait(60)
 
 
 # Models ------------------------------------------------------------------------------------------

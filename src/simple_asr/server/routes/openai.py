@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import PayloadTooLarge
 from simple_asr.server.cancellation import unless_caller_leaves
-from simple_asr.server.dependencies import NEEDS_KEY, Services, TheServices
+from simple_asr.server.dependencies import NEEDS_KEY, Services, TheServices, WorkKey
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import ReceivedBody, receive_body
 from simple_asr.server.model_names import read_aliases
@@ -29,7 +29,9 @@ from simple_asr.server.openapi_v1 import (
     TRANSLATIONS_OPERATION,
 )
 from simple_asr.server.record import record_of
+from simple_asr.server.retries import seconds_kept_for, sha256_of
 from simple_asr.server.warning_header import warning_header
+from simple_asr.transcript.model import Transcript
 
 router = APIRouter(prefix="/v1", dependencies=[NEEDS_KEY])
 
@@ -72,9 +74,17 @@ async def _answer(request: Request, services: Services, task: Task) -> Response:
         if asked.is_stream:
             messages = stream_messages(transcriber.events(body.media, options), asked, record)
             return await open_event_stream(request, messages, error_message, resources)
-        transcript = await unless_caller_leaves(
-            request, transcriber.transcribe(body.media, options)
+        key = WorkKey(record.key_name, await sha256_of(body.media), asked.model, options)
+
+        async def work(resources: AsyncExitStack) -> Transcript:
+            async with resources:
+                return await transcriber.transcribe(body.media, options)
+
+        # The upload goes with the work, which may outlive this request.
+        joining = services.running.join(
+            key, lambda: work(resources.pop_all()), seconds_kept_for(request)
         )
+        transcript = await unless_caller_leaves(request, joining)
     record.note(transcript)
     return Response(
         # In a thread: hours of words take a second to write.

@@ -303,6 +303,7 @@ def test_without_a_language_it_is_detected_from_the_first_window(
     run = Run(tokenizer, answers, language=None)
 
     assert run.transcript.language == "de"
+    assert run.transcript.language_probability == 0.8
     assert run.decodes[0].prompt.tokens[1] == tokenizer.language_token("de")
     assert run.windows[0].audio is run.windows[1].audio
 

@@ -57,6 +57,7 @@ class Request:
         self._tokenizer = tokenizer
         self._warnings = list(warnings)
         self._language = self._given_language()
+        self._language_probability: float | None = None
 
         clips = options.clips(log_mel.content_frames)
         _refuse_repeated_clips(clips, log_mel.content_frames)
@@ -158,7 +159,7 @@ class Request:
         is_shortcut = window.audio is self._loops[0].first_audio()
         if is_unsure and is_shortcut and window.audio.num_frames < N_FRAMES:
             return [], [Window(self, self._opening(), DetectLanguage())]
-        self._language = language
+        self._language, self._language_probability = language, probabilities[language]
         return self._start_loops()
 
     # The loops -----------------------------------------------------------------------------------
@@ -215,6 +216,7 @@ class Request:
             text="".join(loop.text for loop in self._loops),
             segments=tuple(self._segments),
             language=self._language or "en",
+            language_probability=self._language_probability,
             duration=self._log_mel.content_frames / FRAMES_PER_SECOND,
             model=self._info.name,
             warnings=tuple(self._warnings),

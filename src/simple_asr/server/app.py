@@ -22,7 +22,16 @@ from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClos
 from simple_asr.server.openapi import component_schemas
 from simple_asr.server.openapi_v1 import openai_schemas
 from simple_asr.server.pages import WebFiles
-from simple_asr.server.routes import formatting, health, index, keys, models, openai, transcribe
+from simple_asr.server.routes import (
+    dialects,
+    formatting,
+    health,
+    index,
+    keys,
+    models,
+    openai,
+    transcribe,
+)
 from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.models import Models
@@ -100,6 +109,7 @@ ROUTERS = (
     transcribe.router,
     formatting.router,
     openai.router,
+    dialects.router,
     health.router,
     keys.router,
     models.router,

@@ -5,10 +5,12 @@ Everything is built from the tables the server itself uses: parameters, formats,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from simple_asr.server.dialects import INFERENCE, WEBSERVICE, WEBSERVICE_OURS
 from simple_asr.server.intake import MEDIA_TYPES
 from simple_asr.server.problems import MEDIA_TYPE as PROBLEM
 from simple_asr.service.parameters import PARAMS_FIELD, parameter_schemas
@@ -202,6 +204,57 @@ FORMAT_OPERATION: dict[str, Any] = {
         },
     },
 }
+
+# Neighbours' dialects ----------------------------------------------------------------------------
+
+
+def _dialect_operation(
+    file: str,
+    form: Sequence[str] = (),
+    query: Sequence[str] = (),
+    response: JsonSchema | None = None,
+) -> dict[str, Any]:
+    """A form with a file; fields and query are text, as their own documentation has them."""
+    text: JsonSchema = {"type": "string"}
+    media: JsonSchema = {"type": "string", "format": "binary"}
+    properties = {file: media, **dict.fromkeys(form, text)}
+    schema = {"type": "object", "required": [file], "properties": properties}
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": text} for name in query],
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": schema}},
+        },
+        "responses": {**TRANSCRIBE_OPERATION["responses"], "200": response or ANY_TRANSCRIPT},
+    }
+
+
+ANY_TRANSCRIPT: JsonSchema = {
+    **_transcript_response(),
+    "description": "The transcript, as that server writes it.",
+}
+_DETECTED: JsonSchema = {
+    "type": "object",
+    "required": ["detected_language", "language_code", "confidence"],
+    "properties": {
+        "detected_language": {"type": "string", "description": "In English, as `russian`."},
+        "language_code": {"type": "string"},
+        "confidence": {"type": ["number", "null"], "description": "0 to 1."},
+    },
+}
+ASR_OPERATION = _dialect_operation("audio_file", query=(*WEBSERVICE, *WEBSERVICE_OURS))
+DETECT_OPERATION = _dialect_operation(
+    "audio_file",
+    query=("encode",),
+    response=_json_response(
+        "The likeliest language.",
+        _DETECTED,
+        {"detected_language": "russian", "language_code": "ru", "confidence": 0.98},
+    ),
+)
+INFERENCE_OPERATION = _dialect_operation(
+    "file", form=sorted({*INFERENCE, "temperature", "temperature_inc", "offset_t", "duration"})
+)
 
 # The other routes --------------------------------------------------------------------------------
 

@@ -68,8 +68,9 @@ class Processing:
 class Transcript:
     """The whole result. `duration` is the decoded audio's length in seconds.
 
-    `language` is a code (`en`), that of the speech; `model` names what was served, which may be
-    the fallback; `warnings` are sentences for the caller (damaged media, an option without effect).
+    `language` is a code (`en`), that of the speech, and `language_probability` is None where it
+    was given; `model` names what was served, which may be the fallback; `warnings` are sentences
+    for the caller (damaged media, an option without effect).
     `processing` and `parameters` are known where a transcriber has measured and noted them.
     """
 
@@ -82,3 +83,4 @@ class Transcript:
     task: Literal["transcribe", "translate"] = "transcribe"
     processing: Processing | None = None
     parameters: Mapping[str, Effective] = field(default_factory=dict)
+    language_probability: float | None = None

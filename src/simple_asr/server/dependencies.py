@@ -26,7 +26,6 @@ class WorkKey:
 
     key_name: str | None
     media: bytes
-    model: str | None
     options: TranscribeOptions
 
 

@@ -1,4 +1,4 @@
-"""The real server in a process of its own: real decoders, a model that always says "Hello."."""
+"""The real server in a process of its own: real decoders, and a model that always says "Hello."."""
 
 from __future__ import annotations
 
@@ -114,9 +114,13 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    home: Path, model: Path, *, wrapper: Sequence[str] = (), **settings: object
+    home: Path, tokenizer: Path | None, *, wrapper: Sequence[str] = (), **settings: object
 ) -> Iterator[RunningServer]:
-    """A server that is ready. `wrapper` is a command that runs the server's; `home` is empty."""
+    """A server that is ready. `wrapper` is a command that runs the server's; `home` is empty.
+
+    With a folder that has a tokenizer the model is the fake one, with None the real DEFAULT_MODEL.
+    """
+    fake, real = ["-c", PROGRAM, str(tokenizer)], ["-m", "simple_asr", "serve"]
     (home / "keys.txt").write_text(f"{KEY}\n")
     (home / "keys.txt").chmod(0o600)
     (home / "spool").mkdir()
@@ -125,7 +129,7 @@ def running_server(
         given = {"keys_file": home / "keys.txt", "spool_dir": home / "spool", **settings}
         environment = {name.upper(): str(value) for name, value in given.items()}
         process = subprocess.Popen(
-            [*wrapper, sys.executable, "-c", PROGRAM, str(model)],
+            [*wrapper, sys.executable, *(fake if tokenizer else real)],
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=home,

@@ -21,6 +21,7 @@ REQUIRED = [
     "LICENSE",
     "docs/api.md",
     "docs/design.md",
+    "docs/operations.md",
     "docs/settings.md",
     "docs/decisions/README.md",
 ]

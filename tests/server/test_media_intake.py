@@ -1,7 +1,7 @@
 """Hostile media and callers, over HTTP, against the real server in a process of its own.
 
-What is short here can be had at length: ASR_TEST_MUTANTS=20000, of another ASR_TEST_SEED, and
-ASR_TEST_KILLS=100.
+What is short here can be had at length: ASR_TEST_MUTANTS=20000, of another ASR_TEST_SEED,
+ASR_TEST_KILLS=100, and, with the real model, ASR_TEST_WORDS=1.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if sys.platform != "linux":
 NUM_MUTANTS = int(os.environ.get("ASR_TEST_MUTANTS", "200"))
 SEED = os.environ.get("ASR_TEST_SEED", "1")
 NUM_KILLS = int(os.environ.get("ASR_TEST_KILLS", "10"))
+TESTS_WORDS = "ASR_TEST_WORDS" in os.environ
 NUM_CALLERS = 4
 MIB = 1024**2
 
@@ -118,6 +119,60 @@ def outcome(answer: httpx.Response) -> str:
     assert answer.headers["content-type"] == "application/problem+json"
     assert len(answer.content) <= 4096
     return f"{answer.status_code // 100}xx"
+
+
+@pytest.fixture(scope="module")
+def listening_server(
+    tmp_path_factory: pytest.TempPathFactory, models_root: Path
+) -> Iterator[RunningServer]:
+    """One that understands what is said."""
+    home = tmp_path_factory.mktemp("listening_server")
+    with running_server(
+        home,
+        None,
+        model_download_root=models_root,
+        default_model="base",
+        model_device="cpu",
+        hf_hub_offline=True,
+    ) as server:
+        yield server
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not TESTS_WORDS, reason="takes minutes: set ASR_TEST_WORDS=1")
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if {"text_has", "text_is"} & {*FILES[name]}]
+)
+def test_what_is_said_in_an_odd_or_damaged_file_is_understood(
+    listening_server: RunningServer, name: str
+) -> None:
+    row = FILES[name]
+    with listening_server.client() as client:
+        answer = transcribe(client, (HOSTILE / "files" / name).read_bytes(), language="en")
+
+    text = answer.json()["text"]
+    assert row.get("text_has", "") in text.lower()
+    assert text.strip() == row.get("text_is", text.strip())
+
+
+# What memory costs -------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_length_of_the_audio(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    minute = valid_file(Kind("mp3", "libmp3lame"), seconds=60)
+
+    def peak_of(num_minutes: int) -> float:
+        server.forget_peak()
+        answer = transcribe(client, minute * num_minutes, format="verbose_json")
+        assert answer.json()["duration"] == pytest.approx(60 * num_minutes, rel=0.01)
+        return server.peak_mib
+
+    two_minutes, twelve_minutes = peak_of(2), peak_of(12)
+
+    # The samples alone, kept in memory, would be 18 MiB more as integers, and 37 MiB as floats.
+    assert twelve_minutes - two_minutes < 15
 
 
 # Mutants of valid files --------------------------------------------------------------------------

@@ -99,6 +99,21 @@ class RequestTimeout(RequestError):
     title = "Request timed out"
 
 
+class JobNotFound(RequestError):
+    code = "job_not_found"
+    title = "No such job"
+
+
+class JobNotDone(RequestError):
+    code = "job_not_done"
+    title = "The job has no result"
+
+
+class IdempotencyMismatch(RequestError):
+    code = "idempotency_mismatch"
+    title = "Idempotency key used twice"
+
+
 # The media -------------------------------------------------------------------------------------
 
 

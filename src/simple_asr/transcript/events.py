@@ -9,10 +9,14 @@ from simple_asr.transcript.model import Segment, Transcript
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`seconds_done` of `seconds_total` audio seconds are recognised."""
+    """`seconds_done` of `seconds_total` audio seconds are recognised.
+
+    `language` is that of the speech, once it is known.
+    """
 
     seconds_done: float
     seconds_total: float
+    language: str | None = None
 
     @property
     def fraction(self) -> float:
@@ -43,6 +47,14 @@ class Done:
     """The last event."""
 
     transcript: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was known when work was stopped after a window: enough to go on from there."""
+
+    segments: tuple[Segment, ...]
+    progress: Progress
 
 
 Event = Progress | SegmentDone | Done

@@ -1,0 +1,71 @@
+"""The media of jobs: one file each in a folder, on disk before anybody is told of the job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from simple_asr.errors import ConfigurationError
+
+SUFFIX = ".media"
+# A file this young may belong to a job whose record is about to be written.
+ABANDONED_AFTER_SECONDS = 3600.0
+
+
+class JobFiles:
+    """Names files for jobs; where several servers share a store, they share this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the folder. Raises ConfigurationError."""
+        self.folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Jobs cannot be kept in {folder}: {error.strerror}. Make this folder writable for "
+                "the server's user, or set JOBS_DIR to one that is."
+            ) from None
+
+    def path(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}{SUFFIX}"
+
+    def adopt(self, media: Path, job_id: str) -> None:
+        """Moves a file of this folder to its job's name, and waits until the disk has both."""
+        _sync(media)
+        media.rename(self.path(job_id))
+        _sync(self.folder)
+
+    def remove(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            self.path(job_id).unlink(missing_ok=True)
+
+    def sweep(self, without_work: Callable[[list[str]], set[str]]) -> None:
+        """Removes what no job needs any more: those that `without_work` names of some ids."""
+        newest = time.time() - ABANDONED_AFTER_SECONDS
+        old = [
+            path.name.removesuffix(SUFFIX)
+            for path in self.folder.glob(f"*{SUFFIX}")
+            if path.stat().st_mtime < newest
+        ]
+        self.remove(without_work(old))
+
+
+def digest(media: Path) -> str:
+    """SHA-256 of a file. Takes seconds for a gigabyte: keep it off the event loop."""
+    with media.open("rb") as file:
+        hasher = hashlib.sha256()
+        while chunk := file.read(1024 * 1024):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """A descriptor that only reads will do on Linux, for files and for folders (fsync(2))."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,473 @@
+"""Keeps jobs in a database, SQLite or PostgreSQL, so that no kill and no power cut loses one.
+
+Every method is one transaction, which blocks: keep it off the event loop. What the states mean is
+`jobs.py`'s business. The tables are made, and brought up to date, by `migrations/`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+
+from simple_asr.errors import (
+    ConfigurationError,
+    IdempotencyMismatch,
+    JobNotFound,
+    Overloaded,
+    Unavailable,
+)
+from simple_asr.service.jobs import (
+    ENDED,
+    MAX_ATTEMPTS,
+    Failure,
+    Job,
+    Lease,
+    LeaseLost,
+    NewJob,
+    TryAgain,
+    set_aside,
+)
+from simple_asr.transcript.events import Checkpoint, Progress
+from simple_asr.transcript.model import Segment, Transcript
+
+logger = logging.getLogger(__name__)
+
+# A transaction takes milliseconds; a disk may be that slow.
+BUSY_SECONDS = 30
+# Any number that no other program locks the same database by.
+_MIGRATION_LOCK = 0x_A5_20_B5
+
+metadata = sa.MetaData()
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("parameters", sa.Text, nullable=False),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("not_before", sa.Double, nullable=False, default=0.0),
+    sa.Column("lease", sa.String(32)),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("num_segments", sa.Integer, nullable=False, default=0),
+    sa.Column("seconds_done", sa.Double, nullable=False, default=0.0),
+    sa.Column("seconds_before", sa.Double, nullable=False, default=0.0),
+    sa.Column("duration", sa.Double),
+    sa.Column("language", sa.String(16)),
+    sa.Column("started", sa.Double),
+    sa.Column("ended", sa.Double),
+    sa.Column("failure", sa.Text),
+    sa.Column("transcript", sa.Text),
+    sa.UniqueConstraint("owner", "idempotency_key"),
+    sa.Index("jobs_by_owner", "owner", "created"),
+    sa.Index("jobs_by_state", "state", "created"),
+)
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column(
+        "job_id", sa.String(32), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("segment", sa.Text, nullable=False),
+)
+
+_SEGMENT = TypeAdapter(Segment)
+_TRANSCRIPT = TypeAdapter(Transcript)
+
+
+class JobStore:
+    """The jobs of one server, or of several that share a PostgreSQL database.
+
+    `lease_seconds` is how long a worker may be silent before its job goes to another.
+    """
+
+    def __init__(self, url: str, *, lease_seconds: float = 30.0, max_waiting: int = 1000) -> None:
+        """Opens the database and brings its tables up to date. Raises ConfigurationError."""
+        self._engine = _open(url)
+        self._lease_seconds = lease_seconds
+        self._max_waiting = max_waiting
+        try:
+            self._migrate()
+        except SQLAlchemyError as error:
+            raise ConfigurationError(
+                f"The database of jobs cannot be used: {_reason(error)}. Check DATABASE_URL, or "
+                "move the file jobs.sqlite3 out of JOBS_DIR to begin anew."
+            ) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Callers -------------------------------------------------------------------------------------
+
+    def add(self, new: NewJob, now: float) -> Job:
+        """The job on disk; the one that is there already under the same `idempotency_key`.
+
+        Raises IdempotencyMismatch where that one is for another request, Overloaded, Unavailable.
+        """
+        try:
+            with self._writing() as connection:
+                self._check_room(connection)
+                connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
+                return _one(connection, jobs.c.id == new.id)
+        except IntegrityError:
+            return self._earlier(new)
+
+    def get(self, job_id: str, owner: str) -> Job:
+        """Raises JobNotFound, also for a job of another owner."""
+        with self._reading() as connection:
+            return _one(connection, jobs.c.id == job_id, jobs.c.owner == owner)
+
+    def page(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
+        """Up to `limit` jobs, the newest first; those older than the job `before`."""
+        wanted = sa.select(jobs).where(jobs.c.owner == owner)
+        with self._reading() as connection:
+            if before is not None:
+                last = _one(connection, jobs.c.id == before, jobs.c.owner == owner)
+                place = sa.tuple_(jobs.c.created, jobs.c.id)
+                wanted = wanted.where(place < sa.tuple_(last.created, last.id))
+            newest_first = wanted.order_by(jobs.c.created.desc(), jobs.c.id.desc())
+            return [_job(row) for row in connection.execute(newest_first.limit(limit))]
+
+    def segments(self, job_id: str, since: int = 0) -> list[Segment]:
+        """Those known so far, from the number `since` on."""
+        with self._reading() as connection:
+            return _segments(connection, job_id, since)
+
+    def transcript(self, job_id: str) -> Transcript:
+        """What was recognised: all of it when the job is done, what there is before.
+
+        Raises JobNotFound.
+        """
+        with self._reading() as connection:
+            row = _row(connection, jobs.c.id == job_id)
+            known = tuple(_segments(connection, job_id))
+        if row.transcript is None:
+            text = "".join(segment.text for segment in known)
+            return Transcript(text, known, row.language or "en", row.duration or 0.0, model="")
+        written = _TRANSCRIPT.validate_json(row.transcript)
+        return Transcript(**{**_fields(written), "segments": known})
+
+    def cancel(self, job_id: str, owner: str, now: float) -> Job:
+        """A job that has not ended ends here; one that has stays as it is. Raises JobNotFound."""
+        with self._writing() as connection:
+            _one(connection, jobs.c.id == job_id, jobs.c.owner == owner)
+            is_open = jobs.c.state.not_in(ENDED)
+            end = {"state": "cancelled", "ended": now, "lease": None}
+            connection.execute(jobs.update().where(jobs.c.id == job_id, is_open).values(**end))
+            return _one(connection, jobs.c.id == job_id)
+
+    def remove(self, job_id: str, owner: str) -> None:
+        """Nothing is left of it, and nothing is said where there was nothing."""
+        with self._writing() as connection:
+            connection.execute(jobs.delete().where(jobs.c.id == job_id, jobs.c.owner == owner))
+
+    # Workers -------------------------------------------------------------------------------------
+
+    def claim(self, now: float) -> Lease | None:
+        """The job that waited longest, of the owner with the fewest at work; None: there is none.
+
+        Before that, jobs whose workers died MAX_ATTEMPTS times in a row are set aside.
+        """
+        with self._writing() as connection:
+            self._set_aside(connection, now)
+            others = jobs.alias()
+            num_at_work = (
+                sa.select(sa.func.count())
+                .where(others.c.owner == jobs.c.owner, others.c.state == "running")
+                .scalar_subquery()
+            )
+            may_start = (jobs.c.state == "queued") & (jobs.c.not_before <= now)
+            job_id = connection.scalar(
+                sa.select(jobs.c.id)
+                .where(may_start | self._is_abandoned(now))
+                .order_by(num_at_work, jobs.c.created)
+                .limit(1)
+                .with_for_update(skip_locked=True, of=jobs)
+            )
+            return None if job_id is None else self._lease(connection, job_id, now)
+
+    def renew(self, lease: Lease, now: float) -> None:
+        """The worker is alive. Raises LeaseLost."""
+        with self._writing() as connection:
+            _update(connection, lease, lease_until=now + self._lease_seconds)
+
+    def save(self, lease: Lease, new: Sequence[Segment], progress: Progress, now: float) -> None:
+        """A window is finished: what it said and how far that goes. Raises LeaseLost."""
+        with self._writing() as connection:
+            _append(connection, lease, new)
+            _update(
+                connection,
+                lease,
+                attempts=1,
+                seconds_done=progress.seconds_done,
+                duration=progress.seconds_total,
+                language=progress.language,
+                lease_until=now + self._lease_seconds,
+            )
+
+    def finish(
+        self, lease: Lease, new: Sequence[Segment], transcript: Transcript, now: float
+    ) -> None:
+        """The job is done; `new` are the segments not saved yet. Raises LeaseLost."""
+        kept = Transcript(**{**_fields(transcript), "segments": ()})
+        with self._writing() as connection:
+            _append(connection, lease, new)
+            _update(
+                connection,
+                lease,
+                state="done",
+                ended=now,
+                lease=None,
+                seconds_done=transcript.duration,
+                duration=transcript.duration,
+                language=transcript.language,
+                transcript=_TRANSCRIPT.dump_json(kept).decode(),
+            )
+
+    def give_up(self, lease: Lease, verdict: Failure | TryAgain, now: float) -> None:
+        """The work ended without a result. Raises LeaseLost."""
+        if isinstance(verdict, Failure):
+            change = _failed(verdict, now)
+        else:
+            is_blamed = verdict.is_counted
+            change = {
+                "state": "queued",
+                "lease": None,
+                "not_before": now + verdict.delay,
+                "attempts": jobs.c.attempts if is_blamed else jobs.c.attempts - 1,
+            }
+        with self._writing() as connection:
+            _update(connection, lease, **change)
+
+    # Housekeeping --------------------------------------------------------------------------------
+
+    def expire(self, ended_before: float) -> list[str]:
+        """Removes jobs that ended before then, wholly; their ids."""
+        with self._writing() as connection:
+            is_old = jobs.c.state.in_(ENDED) & (jobs.c.ended < ended_before)
+            return list(connection.scalars(jobs.delete().where(is_old).returning(jobs.c.id)))
+
+    def without_work(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of them that have ended, or are not known."""
+        with self._reading() as connection:
+            is_open = jobs.c.state.not_in(ENDED)
+            needed = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), is_open)
+            return set(job_ids) - set(connection.scalars(needed))
+
+    # Inside --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _unavailable_when_it_fails(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        writing = self._engine.execution_options(is_writing=True)
+        with _unavailable_when_it_fails(), writing.begin() as connection:
+            yield connection
+
+    def _migrate(self) -> None:
+        config = alembic.config.Config()
+        config.set_main_option("script_location", "simple_asr.service:migrations")
+        with self._engine.execution_options(is_writing=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            alembic.command.upgrade(config, "head")
+
+    def _check_room(self, connection: sa.Connection) -> None:
+        is_open = jobs.c.state.not_in(ENDED)
+        num_waiting = connection.scalar(sa.select(sa.func.count()).where(is_open)) or 0
+        if num_waiting >= self._max_waiting:
+            raise Overloaded(
+                f"{num_waiting} jobs wait, which is this server's limit (MAX_WAITING_JOBS). Send "
+                "the job again later.",
+                retry_after=60,
+            )
+
+    def _earlier(self, new: NewJob) -> Job:
+        with self._reading() as connection:
+            is_same_key = jobs.c.idempotency_key == new.idempotency_key
+            earlier = _one(connection, jobs.c.owner == new.owner, is_same_key)
+        if earlier.digest != new.digest:
+            raise IdempotencyMismatch(
+                "This Idempotency-Key belongs to a job with another file or other parameters. Send "
+                "a new key with each new job."
+            )
+        return earlier
+
+    def _is_abandoned(self, now: float) -> sa.ColumnElement[bool]:
+        """A lease that has run out, or that a clock since set back has put into the far future."""
+        furthest = now + 2 * self._lease_seconds
+        is_over = (jobs.c.lease_until < now) | (jobs.c.lease_until > furthest)
+        return (jobs.c.state == "running") & is_over
+
+    def _set_aside(self, connection: sa.Connection, now: float) -> None:
+        is_poison = self._is_abandoned(now) & (jobs.c.attempts >= MAX_ATTEMPTS)
+        change = _failed(set_aside(MAX_ATTEMPTS), now)
+        connection.execute(jobs.update().where(is_poison).values(**change))
+
+    def _lease(self, connection: sa.Connection, job_id: str, now: float) -> Lease:
+        token = secrets.token_hex(16)
+        change = {
+            "state": "running",
+            "attempts": jobs.c.attempts + 1,
+            "lease": token,
+            "lease_until": now + self._lease_seconds,
+            "started": now,
+            "seconds_before": jobs.c.seconds_done,
+        }
+        connection.execute(jobs.update().where(jobs.c.id == job_id).values(**change))
+        job = _one(connection, jobs.c.id == job_id)
+        known = tuple(_segments(connection, job_id))
+        if job.duration is None:
+            return Lease(job, token, checkpoint=None)
+        progress = Progress(job.seconds_done, job.duration, job.language)
+        return Lease(job, token, Checkpoint(known, progress))
+
+
+# Rows --------------------------------------------------------------------------------------------
+
+
+def _one(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Job:
+    return _job(_row(connection, *conditions))
+
+
+def _row(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> sa.Row[Any]:
+    row = connection.execute(sa.select(jobs).where(*conditions)).one_or_none()
+    if row is None:
+        raise JobNotFound(
+            "There is no such job of this API key: its id is wrong, it belongs to another key, or "
+            "its time is over. GET /jobs lists yours."
+        )
+    return row
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    values = {name: getattr(row, name) for name in Job.__dataclass_fields__}
+    failure = values["failure"]
+    return Job(**{**values, "failure": failure and Failure(**json.loads(failure))})
+
+
+def _segments(connection: sa.Connection, job_id: str, since: int = 0) -> list[Segment]:
+    wanted = sa.select(segments.c.segment).where(
+        segments.c.job_id == job_id, segments.c.number >= since
+    )
+    rows = connection.scalars(wanted.order_by(segments.c.number))
+    return [_SEGMENT.validate_json(segment) for segment in rows]
+
+
+def _fields(transcript: Transcript) -> dict[str, Any]:
+    """Its fields as they are: `asdict` would take its parts apart too."""
+    return {name: getattr(transcript, name) for name in Transcript.__dataclass_fields__}
+
+
+def _append(connection: sa.Connection, lease: Lease, new: Sequence[Segment]) -> None:
+    if not new:
+        return
+    rows = [
+        {
+            "job_id": lease.job.id,
+            "number": segment.id,
+            "segment": _SEGMENT.dump_json(segment).decode(),
+        }
+        for segment in new
+    ]
+    _update(connection, lease, num_segments=new[-1].id + 1)
+    connection.execute(segments.insert(), rows)
+
+
+def _failed(failure: Failure, now: float) -> dict[str, object]:
+    return {"state": "failed", "ended": now, "lease": None, "failure": json.dumps(asdict(failure))}
+
+
+def _update(connection: sa.Connection, mine: Lease, **change: object) -> None:
+    """Changes the leased job, unless it is this worker's no more: then nothing, and LeaseLost."""
+    is_mine = (jobs.c.id == mine.job.id) & (jobs.c.lease == mine.token)
+    if connection.execute(jobs.update().where(is_mine).values(**change)).rowcount != 1:
+        raise LeaseLost
+
+
+# The database ------------------------------------------------------------------------------------
+
+
+def sqlite_url(file: Path) -> str:
+    """The address of a database in this file."""
+    return sa.URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def _open(url: str) -> sa.Engine:
+    """Raises ConfigurationError for an address that is none, or of a database we do not know."""
+    try:
+        address = sa.make_url(url)
+        driver = DRIVERS[address.get_backend_name()]
+    except (ArgumentError, KeyError):
+        raise ConfigurationError(
+            "DATABASE_URL is not the address of a PostgreSQL database, such as "
+            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite."
+        ) from None
+    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True)
+    if driver == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+pg8000"}
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # `_begin_sqlite` begins transactions, not Python's module, which would begin them too late.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        "journal_mode=WAL",
+        # On the disk before it is promised, also through a power cut (sqlite.org/pragma.html).
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        # What is removed is overwritten: a result that has expired is nobody's to read.
+        "secure_delete=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # One that reads before it writes would fail if another wrote in between.
+    is_writing = connection.get_execution_options().get("is_writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
+@contextmanager
+def _unavailable_when_it_fails() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:
+        logger.error("The database of jobs failed: %s", _reason(error))
+        raise Unavailable(
+            "The server's store of jobs cannot be used at the moment; its log says why. Try again "
+            "later."
+        ) from error
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What the database said: SQLAlchemy would add the statement, and with it text of callers."""
+    return str(getattr(error, "orig", None) or type(error).__name__)

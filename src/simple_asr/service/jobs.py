@@ -1,0 +1,169 @@
+"""A job: a transcription that outlives the request that asked for it. Records and decisions alone.
+
+Where jobs are kept is `job_store.py`'s business, who works on them is `job_workers.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from simple_asr.errors import AsrError, MediaError, RequestError, StorageFull, Unavailable
+from simple_asr.service.parameters import TranscribeParameters, read_parameters
+from simple_asr.transcript.events import Checkpoint, Progress
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+
+# Starts without a window finished in between, after which a job is given up: its file may be what
+# brings the server down. Source: the usual three of job queues.
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 5.0
+
+
+class LeaseLost(Exception):
+    """The job was cancelled or given to another worker: what this one did counts no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed, as `AsrError` has it."""
+
+    code: str
+    title: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: AsrError) -> Failure:
+        return cls(error.code, error.title, error.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is asked for. `owner` is the caller's `id`, `parameters` a document for `parameters_of`.
+
+    `digest` tells one request from another under the same `idempotency_key`.
+    """
+
+    id: str
+    owner: str
+    parameters: str
+    idempotency_key: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as it is now. Times are seconds since 1970.
+
+    `attempts` counts starts since the last finished window. `seconds_done` of `duration` audio
+    seconds are recognised; the work going on began at `started` with `seconds_before` of them.
+    """
+
+    id: str
+    owner: str
+    state: State
+    created: float
+    parameters: str
+    digest: str
+    attempts: int
+    seconds_done: float
+    seconds_before: float
+    duration: float | None
+    language: str | None
+    started: float | None
+    ended: float | None
+    failure: Failure | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1; 1 only when it is done."""
+        if self.state == "done":
+            return 1.0
+        if not self.duration:
+            return 0.0
+        return Progress(self.seconds_done, self.duration).fraction
+
+    def eta_seconds(self, now: float) -> float | None:
+        """Seconds until it is done, as it went so far; None while there is nothing to tell from."""
+        if self.state != "running" or self.started is None or not self.duration:
+            return None
+        todo = Progress(
+            self.seconds_done - self.seconds_before, self.duration - self.seconds_before
+        )
+        return todo.eta_seconds(max(0.0, now - self.started))
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to a job, for as long as it renews it. `token` is new with each claim."""
+
+    job: Job
+    token: str
+    checkpoint: Checkpoint | None
+
+
+# Decisions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """After `delay` seconds; `is_counted` where the job may be to blame."""
+
+    delay: float
+    is_counted: bool
+
+
+def after_error(error: Exception, attempts: int) -> TryAgain | Failure:
+    """What becomes of a job whose work ended with `error`, the `attempts`th time.
+
+    What the file or the parameters are to blame for never goes away; what the server lacks does.
+    """
+    if isinstance(error, (Unavailable, StorageFull)):
+        return TryAgain(error.retry_after or RETRY_SECONDS, is_counted=False)
+    if isinstance(error, (RequestError, MediaError)):
+        return Failure.of(error)
+    if attempts < MAX_ATTEMPTS:
+        return TryAgain(RETRY_SECONDS * 2 ** (attempts - 1), is_counted=True)
+    return Failure.of(error) if isinstance(error, AsrError) else set_aside(attempts)
+
+
+def set_aside(attempts: int) -> Failure:
+    """What is told of a job whose workers died, or failed without a word."""
+    return Failure(
+        "job_set_aside",
+        "Job set aside",
+        f"The server failed on this job {attempts} times in a row, so it is not tried again. Check "
+        "the file; to try once more, send it as a new job.",
+    )
+
+
+# Parameters --------------------------------------------------------------------------------------
+
+
+def document_of(parameters: TranscribeParameters) -> str:
+    """What was asked for as JSON, equal for equal parameters."""
+    given = {
+        "format": parameters.format.name,
+        **parameters.options.model_dump(mode="json", exclude_unset=True),
+        **parameters.cues.model_dump(mode="json", exclude_unset=True),
+    }
+    return json.dumps(given, sort_keys=True)
+
+
+def parameters_of(document: str) -> TranscribeParameters:
+    """The parameters again. Raises RequestError where a newer server takes them no more."""
+    return read_parameters(b"", documents=[document])
+
+
+def resumes(parameters: TranscribeParameters) -> bool:
+    """Whether work can go on from a checkpoint.
+
+    Chunks of speech are recognised side by side, and have no one place to go on from.
+    """
+    return parameters.options.chunking_strategy != "auto"

@@ -1,0 +1,6 @@
+"""Alembic's way in: runs the migrations on the connection that `job_store.py` hands over."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
+context.run_migrations()

@@ -1,0 +1,391 @@
+"""The same rules on SQLite and, where it is installed, on PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simple_asr.errors import (
+    ConfigurationError,
+    IdempotencyMismatch,
+    InvalidParameter,
+    JobNotFound,
+    Overloaded,
+)
+from simple_asr.service.fake import TRANSCRIPT
+from simple_asr.service.job_store import JobStore, sqlite_url
+from simple_asr.service.jobs import MAX_ATTEMPTS, Failure, LeaseLost, NewJob, TryAgain
+from simple_asr.transcript.events import Checkpoint, Progress
+from simple_asr.transcript.model import Segment
+from tests.service.postgresql import Database, running
+
+SEGMENT = TRANSCRIPT.segments[0]
+SECOND = replace(SEGMENT, id=1, start=2.5, end=5.0)
+PROGRESS = Progress(2.5, 10.0, "ru")
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Database]:
+    with running() as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "jobs.sqlite3")
+        return
+    database: Database = request.getfixturevalue("postgresql")
+    with database.fresh() as address:
+        yield address
+
+
+@pytest.fixture
+def make_store(url: str) -> Iterator[Callable[..., JobStore]]:
+    stores: list[JobStore] = []
+
+    def make(**limits: float) -> JobStore:
+        stores.append(JobStore(url, **limits))  # type: ignore[arg-type]  # int and float by name
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: Callable[..., JobStore]) -> JobStore:
+    return make_store(lease_seconds=30)
+
+
+def new(name: str = "a", owner: str = "alice", **more: str) -> NewJob:
+    return NewJob(id=name, owner=owner, parameters="{}", **more)
+
+
+def claimed_id(store: JobStore, now: float) -> str | None:
+    lease = store.claim(now)
+    return None if lease is None else lease.job.id
+
+
+# Callers -----------------------------------------------------------------------------------------
+
+
+def test_a_new_job_waits(store: JobStore) -> None:
+    store.add(new(), now=1000)
+
+    job = store.get("a", "alice")
+
+    assert (job.state, job.created, job.progress) == ("queued", 1000, 0.0)
+
+
+def test_a_job_is_there_after_a_restart(make_store: Callable[..., JobStore]) -> None:
+    make_store().add(new(), now=1000)
+
+    assert make_store().get("a", "alice").state == "queued"
+
+
+def test_a_job_of_another_key_is_not_to_be_found(store: JobStore) -> None:
+    store.add(new(), now=1000)
+
+    with pytest.raises(JobNotFound):
+        store.get("a", "bob")
+    with pytest.raises(JobNotFound):
+        store.cancel("a", "bob", now=1001)
+    with pytest.raises(JobNotFound):
+        store.page("bob", 10, before="a")
+
+
+def test_pages_list_the_newest_first(store: JobStore) -> None:
+    for number in range(5):
+        store.add(new(str(number)), now=1000 + number // 2)
+    store.add(new("other", "bob"), now=1000)
+
+    first = [job.id for job in store.page("alice", 2)]
+    second = [job.id for job in store.page("alice", 2, before=first[-1])]
+    third = [job.id for job in store.page("alice", 2, before=second[-1])]
+
+    assert [first, second, third] == [["4", "3"], ["2", "1"], ["0"]]
+
+
+def test_fifty_equal_submissions_with_one_key_are_one_job(store: JobStore) -> None:
+    begin = threading.Barrier(50)
+
+    def submit(number: int) -> str:
+        begin.wait()
+        asked = new(f"job-{number}", idempotency_key="once", digest="same")
+        return store.add(asked, now=1000).id
+
+    with ThreadPoolExecutor(50) as threads:
+        ids = set(threads.map(submit, range(50)))
+
+    assert len(ids) == 1
+    assert [job.id for job in store.page("alice", 50)] == list(ids)
+
+
+def test_one_key_for_two_requests_is_refused(store: JobStore) -> None:
+    store.add(new("a", idempotency_key="once", digest="this"), now=1000)
+
+    with pytest.raises(IdempotencyMismatch):
+        store.add(new("b", idempotency_key="once", digest="that"), now=1000)
+
+
+def test_two_callers_may_choose_the_same_key(store: JobStore) -> None:
+    store.add(new("a", "alice", idempotency_key="1"), now=1000)
+
+    assert store.add(new("b", "bob", idempotency_key="1"), now=1000).id == "b"
+
+
+def test_more_jobs_than_may_wait_are_refused(make_store: Callable[..., JobStore]) -> None:
+    store = make_store(max_waiting=1)
+    store.add(new("a"), now=1000)
+
+    with pytest.raises(Overloaded, match="1 jobs wait"):
+        store.add(new("b"), now=1000)
+
+
+# Workers -----------------------------------------------------------------------------------------
+
+
+def test_the_job_that_waited_longest_is_claimed_once(store: JobStore) -> None:
+    store.add(new("second"), now=1001)
+    store.add(new("first"), now=1000)
+
+    claimed = [claimed_id(store, now=1002) for _ in range(3)]
+
+    assert claimed == ["first", "second", None]
+
+
+def test_a_key_with_many_jobs_does_not_keep_others_waiting(store: JobStore) -> None:
+    for number in range(3):
+        store.add(new(str(number), "alice"), now=1000 + number)
+    store.add(new("bobs", "bob"), now=2000)
+
+    claimed = [claimed_id(store, now=2001) for _ in range(2)]
+
+    assert claimed == ["0", "bobs"]
+
+
+def test_workers_that_claim_at_once_get_different_jobs(store: JobStore) -> None:
+    for number in range(20):
+        store.add(new(str(number)), now=1000)
+    begin = threading.Barrier(10)
+
+    def claim_two(_: int) -> list[str | None]:
+        begin.wait()
+        return [claimed_id(store, now=1001) for _ in range(2)]
+
+    with ThreadPoolExecutor(10) as threads:
+        claimed = [job_id for two in threads.map(claim_two, range(10)) for job_id in two]
+
+    # A PostgreSQL that skips what another is claiming may have nothing to give for a moment.
+    given = [job_id for job_id in claimed if job_id is not None]
+    assert len(set(given)) == len(given) >= 10
+
+
+def test_a_job_whose_worker_is_silent_comes_back_where_it_was(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lost = store.claim(now=1000)
+    assert lost is not None
+    store.save(lost, [SEGMENT], PROGRESS, now=1010)
+
+    assert store.claim(now=1039) is None
+    found = store.claim(now=1041)
+
+    assert found is not None
+    assert found.checkpoint == Checkpoint((SEGMENT,), PROGRESS)
+    with pytest.raises(LeaseLost):
+        store.save(lost, [SECOND], PROGRESS, now=1042)
+    with pytest.raises(LeaseLost):
+        store.finish(lost, [], TRANSCRIPT, now=1042)
+    assert store.segments("a") == [SEGMENT]
+
+
+def test_a_worker_that_says_it_lives_keeps_its_job(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+
+    store.renew(lease, now=1025)
+
+    assert store.claim(now=1050) is None
+
+
+def test_a_clock_set_back_leaves_no_job_stuck(store: JobStore) -> None:
+    store.add(new(), now=100_000)
+    assert store.claim(now=100_000) is not None
+
+    assert store.claim(now=10_000) is not None
+
+
+def test_a_job_that_kills_its_workers_is_set_aside(store: JobStore) -> None:
+    store.add(new("poison"), now=1000)
+    store.add(new("good", "bob"), now=1001)
+    for attempt in range(MAX_ATTEMPTS):
+        lease = store.claim(now=2000 + attempt * 100)
+        assert lease is not None
+        if lease.job.id == "good":
+            store.give_up(lease, TryAgain(0, is_counted=False), now=2000)
+
+    for attempt in range(MAX_ATTEMPTS + 1):
+        store.claim(now=3000 + attempt * 100)
+
+    poison = store.get("poison", "alice")
+    assert poison.state == "failed"
+    assert poison.failure is not None
+    assert poison.failure.code == "job_set_aside"
+
+
+def test_a_job_that_gets_on_is_not_blamed_for_kills(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    for attempt in range(3 * MAX_ATTEMPTS):
+        lease = store.claim(now=2000 + attempt * 100)
+        assert lease is not None, "it is given out again after every kill"
+        store.save(lease, [replace(SEGMENT, id=attempt)], PROGRESS, now=2000 + attempt * 100)
+
+    assert store.get("a", "alice").state == "running"
+
+
+def test_a_failure_is_kept(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    failure = Failure.of(InvalidParameter("No such thing."))
+
+    store.give_up(lease, failure, now=1001)
+
+    job = store.get("a", "alice")
+    assert (job.state, job.failure, job.ended) == ("failed", failure, 1001)
+
+
+@pytest.mark.parametrize(("is_counted", "attempts"), [(True, 2), (False, 1)])
+def test_a_job_given_back_waits_its_time(store: JobStore, is_counted: bool, attempts: int) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+
+    store.give_up(lease, TryAgain(10, is_counted), now=1000)
+
+    assert store.claim(now=1009) is None
+    again = store.claim(now=1011)
+    assert again is not None
+    assert again.job.attempts == attempts
+
+
+def test_a_finished_job_has_its_transcript(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    store.save(lease, [SEGMENT], PROGRESS, now=1001)
+
+    partial = store.transcript("a")
+    store.finish(lease, [SECOND], TRANSCRIPT, now=1002)
+
+    assert (partial.text, partial.segments) == (SEGMENT.text, (SEGMENT,))
+    assert store.transcript("a") == replace(TRANSCRIPT, segments=(SEGMENT, SECOND))
+    assert store.segments("a", since=1) == [SECOND]
+    assert store.get("a", "alice").progress == 1.0
+    assert store.claim(now=5000) is None
+
+
+def test_a_cancelled_job_takes_nothing_from_its_worker(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+
+    cancelled = store.cancel("a", "alice", now=1001)
+
+    assert cancelled.state == "cancelled"
+    with pytest.raises(LeaseLost):
+        store.finish(lease, [SEGMENT], TRANSCRIPT, now=1002)
+    assert store.get("a", "alice").state == "cancelled"
+
+
+def test_a_cancel_that_comes_late_changes_nothing(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    store.finish(lease, [SEGMENT], TRANSCRIPT, now=1001)
+
+    assert store.cancel("a", "alice", now=1002).state == "done"
+
+
+def test_expired_jobs_vanish_wholly(store: JobStore) -> None:
+    store.add(new("old"), now=1000)
+    store.add(new("waiting"), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    store.finish(lease, [SEGMENT], TRANSCRIPT, now=1001)
+    ended = lease.job.id
+    kept = {"old", "waiting"} - {ended}
+
+    assert store.expire(ended_before=1001) == []
+    assert store.expire(ended_before=1002) == [ended]
+
+    assert store.segments(ended) == []
+    assert store.without_work(["old", "waiting", "unknown"]) == {ended, "unknown"}
+    assert {job.id for job in store.page("alice", 10)} == kept
+
+
+def test_odd_text_is_kept_as_it_is(store: JobStore) -> None:
+    odd = Segment(**{**_fields(SEGMENT), "text": " \0 \udc80 😀 '\"\\"})  # type: ignore[arg-type]  # the fields as they were
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+
+    store.save(lease, [odd], PROGRESS, now=1001)
+
+    assert store.segments("a") == [odd]
+
+
+def _fields(segment: Segment) -> dict[str, object]:
+    return {name: getattr(segment, name) for name in Segment.__dataclass_fields__}
+
+
+# The database ------------------------------------------------------------------------------------
+
+
+def test_sqlite_waits_for_the_disk_before_it_promises(tmp_path: Path) -> None:
+    store = JobStore(sqlite_url(tmp_path / "jobs.sqlite3"))
+
+    with store._engine.connect() as connection:
+        synchronous = connection.exec_driver_sql("PRAGMA synchronous").scalar()
+        journal = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    store.close()
+
+    assert (synchronous, journal) == (2, "wal")  # 2 is FULL
+
+
+def test_what_has_expired_is_not_in_the_file_any_more(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    store = JobStore(sqlite_url(file))
+    store.add(NewJob("a", "alice", parameters='{"initial_prompt": "Xanthippe"}'), now=1000)
+    store.cancel("a", "alice", now=1000)
+
+    store.expire(ended_before=1001)
+    store.close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    assert b"Xanthippe" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "mysql://host/database"])
+def test_an_address_of_no_database_of_ours_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        JobStore(address)
+
+
+def test_a_damaged_database_is_refused_and_kept(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    file.write_bytes(b"no database at all" * 1000)
+
+    with pytest.raises(ConfigurationError, match=r"jobs\.sqlite3"):
+        JobStore(sqlite_url(file))
+
+    assert file.read_bytes().startswith(b"no database at all")

@@ -42,6 +42,7 @@ def local_server(**settings: object) -> Iterator[LocalServer]:
             "PORT": str(port),
             "KEYS_FILE": "keys.txt",
             "SPOOL_DIR": "spool",
+            "JOBS_DIR": "jobs",
             "MODEL_DOWNLOAD_ROOT": str(REPOSITORY / ".cache" / "models"),
             "MODEL_DEVICE": "cpu",
             "DEFAULT_MODEL": "base",

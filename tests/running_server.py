@@ -126,7 +126,12 @@ def running_server(
     (home / "spool").mkdir()
     with (home / "log").open("wb") as log:
         port = _free_port()
-        given = {"keys_file": home / "keys.txt", "spool_dir": home / "spool", **settings}
+        given = {
+            "keys_file": home / "keys.txt",
+            "spool_dir": home / "spool",
+            "jobs_dir": home / "jobs",
+            **settings,
+        }
         environment = {name.upper(): str(value) for name, value in given.items()}
         process = subprocess.Popen(
             [*wrapper, sys.executable, *(fake if tokenizer else real)],

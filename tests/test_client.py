@@ -39,7 +39,9 @@ def address(transcriber: FakeTranscriber, tmp_path: Path) -> Iterator[str]:
     keys_file = tmp_path / "keys.txt"
     keys_file.write_text(f"{KEY}\n")
     keys_file.chmod(0o600)
-    settings = Settings.model_validate({"keys_file": keys_file, "spool_dir": tmp_path / "spool"})
+    settings = Settings.model_validate(
+        {"keys_file": keys_file, "spool_dir": tmp_path / "spool", "jobs_dir": tmp_path / "jobs"}
+    )
     keys = KeyStore(keys_file)
     keys.reload()
     with _live(create_app(settings, transcriber, keys)) as port:

@@ -13,8 +13,9 @@ from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
+from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.models import ModelPool
-from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
+from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber, Transcriber
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,22 @@ def build_transcriber(settings: Settings, on_download: OnDownload | None = None)
 def physical_memory() -> int:
     """Bytes of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def build_jobs(settings: Settings, transcriber: Transcriber) -> Jobs:
+    """Jobs that nobody works on yet, and whose store is not open."""
+    url = settings.database_url
+    return Jobs(
+        transcriber,
+        settings.jobs_dir,
+        url.get_secret_value() if url else "",
+        JobLimits(
+            num_workers=settings.job_workers,
+            lease_seconds=settings.job_lease_seconds,
+            retention_seconds=settings.job_retention_seconds,
+            max_waiting=settings.max_waiting_jobs,
+        ),
+    )
 
 
 def build_model_store(settings: Settings) -> ModelStore:

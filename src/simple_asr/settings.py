@@ -174,6 +174,32 @@ class Settings(BaseSettings):
         description="Free space of `SPOOL_DIR`, in bytes, below which the server says it is not "
         "ready.",
     )
+    jobs_dir: Path = Field(Path("data/jobs"), description="Folder that keeps jobs and their files.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL database that keeps jobs, "
+        "`postgresql://user:password@host/database`, for several servers on one store. Empty: a "
+        "SQLite file in `JOBS_DIR`.",
+    )
+    job_workers: int = Field(
+        2, ge=1, le=64, description="Jobs that are worked on at a time by this server."
+    )
+    max_waiting_jobs: int = Field(
+        1000, ge=1, description="Jobs that have not ended; one more is answered 429."
+    )
+    job_retention_seconds: float = Field(
+        604_800,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the result of a job is kept after its end.",
+    )
+    job_lease_seconds: float = Field(
+        30,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a server may be silent before its jobs are begun by another, or by "
+        "itself when it starts again.",
+    )
     hf_endpoint: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://\S+$",
@@ -189,9 +215,9 @@ class Settings(BaseSettings):
         """The names in `admin_keys`."""
         return frozenset(name.strip() for name in self.admin_keys.split(",") if name.strip())
 
-    @field_validator("hf_token", mode="before")
+    @field_validator("hf_token", "database_url", mode="before")
     @classmethod
-    def _no_token(cls, value: object) -> object:
+    def _no_secret(cls, value: object) -> object:
         return None if value == "" else value
 
 

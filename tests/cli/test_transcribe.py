@@ -192,7 +192,9 @@ def address(
     keys_file = folder / "keys.txt"
     keys_file.write_text(f"{KEY}\n")
     keys_file.chmod(0o600)
-    settings = Settings.model_validate({"keys_file": keys_file, "spool_dir": folder / "spool"})
+    settings = Settings.model_validate(
+        {"keys_file": keys_file, "spool_dir": folder / "spool", "jobs_dir": folder / "jobs"}
+    )
     keys = KeyStore(keys_file)
     keys.reload()
     with _live(create_app(settings, transcriber, keys)) as port:

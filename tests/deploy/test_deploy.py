@@ -404,7 +404,7 @@ def test_a_copied_env_example_does_not_move_files_out_of_the_volumes(
     image = STAGES[TARGET_OF_SERVICE[name]].environment
     native = {
         field.upper(): default(field)
-        for field in ("keys_file", "spool_dir", "host", "port", "model_download_root")
+        for field in ("keys_file", "spool_dir", "jobs_dir", "host", "port", "model_download_root")
     }
     values = {**image, **native, **service["environment"]}
     values.pop("HSA_OVERRIDE_GFX_VERSION", None)
@@ -492,7 +492,7 @@ def test_the_unit_has_its_own_user_and_folder() -> None:
 
 
 def test_the_settings_default_folders_lie_in_the_units_own() -> None:
-    for name in ("keys_file", "spool_dir", "model_download_root"):
+    for name in ("keys_file", "spool_dir", "jobs_dir", "model_download_root"):
         assert not Settings.model_fields[name].default.is_absolute()
 
 

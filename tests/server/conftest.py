@@ -44,7 +44,11 @@ def make_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Set
         home = tmp_path_factory.mktemp("home")
         (home / "keys.txt").write_text(f"{KEY}  # alice\n")
         (home / "keys.txt").chmod(0o600)
-        folders = {"keys_file": home / "keys.txt", "spool_dir": home / "spool"}
+        folders = {
+            "keys_file": home / "keys.txt",
+            "spool_dir": home / "spool",
+            "jobs_dir": home / "jobs",
+        }
         return Settings.model_validate({**folders, **values})
 
     return make

@@ -32,7 +32,8 @@ from simple_asr.settings import Settings
 
 home = Path(sys.argv[1])
 settings = Settings.model_validate(
-    dict(host="127.0.0.1", port=sys.argv[2], keys_file=home / "keys.txt", spool_dir=home / "spool")
+    dict(host="127.0.0.1", port=sys.argv[2], keys_file=home / "keys.txt", spool_dir=home / "spool",
+         jobs_dir=home / "jobs")
 )
 configure_logging(settings.log_level)
 keys = KeyStore(settings.keys_file)

@@ -246,9 +246,23 @@ def test_a_job_that_gets_on_is_not_blamed_for_kills(store: JobStore) -> None:
     for attempt in range(3 * MAX_ATTEMPTS):
         lease = store.claim(now=2000 + attempt * 100)
         assert lease is not None, "it is given out again after every kill"
-        store.save(lease, [replace(SEGMENT, id=attempt)], PROGRESS, now=2000 + attempt * 100)
+        further = Progress(attempt + 1, 100.0)
+        store.save(lease, [replace(SEGMENT, id=attempt)], further, now=2000 + attempt * 100)
 
     assert store.get("a", "alice").state == "running"
+
+
+def test_work_done_again_is_no_progress(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    for attempt in range(MAX_ATTEMPTS):
+        lease = store.claim(now=2000 + attempt * 100)
+        assert lease is not None
+        store.restart(lease)
+        store.save(lease, [SEGMENT], PROGRESS, now=2000 + attempt * 100)
+
+    # The first attempt got further, the two after it did not: one more is due.
+    assert store.claim(now=3000) is None
+    assert store.get("a", "alice").state == "failed"
 
 
 def test_a_failure_is_kept(store: JobStore) -> None:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from simple_asr import __version__
+from simple_asr.assembly import build_jobs
 from simple_asr.errors import AsrError
 from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
@@ -27,6 +28,7 @@ from simple_asr.server.routes import (
     formatting,
     health,
     index,
+    jobs,
     keys,
     models,
     openai,
@@ -73,6 +75,7 @@ def create_app(
         transcriber=transcriber,
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
+        jobs=build_jobs(settings, transcriber),
     )
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
     app.add_exception_handler(HTTPException, error_answers.answer_http_exception)
@@ -94,10 +97,12 @@ class _App(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    await asyncio.to_thread(sweep, services.settings.spool_dir)
+    for folder in (services.settings.spool_dir, services.settings.jobs_dir):
+        await asyncio.to_thread(sweep, folder)
     watcher = asyncio.create_task(watch_keys(services.keys))
     try:
-        yield
+        async with services.jobs.working():
+            yield
     finally:
         watcher.cancel()
         with suppress(asyncio.CancelledError):
@@ -108,6 +113,7 @@ ROUTERS = (
     index.router,
     transcribe.router,
     formatting.router,
+    jobs.router,
     openai.router,
     dialects.router,
     health.router,

@@ -13,6 +13,7 @@ from simple_asr.errors import MissingKey
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
+from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
 from simple_asr.service.models import Models
 from simple_asr.service.shared_work import SharedWork
@@ -40,6 +41,7 @@ class Services:
     transcriber: Models
     keys: KeyStore
     limits: BodyLimits
+    jobs: Jobs
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
 
     def model_of(self, name: str | None) -> str | None:

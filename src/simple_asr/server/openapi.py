@@ -31,7 +31,7 @@ MEANINGS = {
     403: "This API key is not accepted.",
     404: "There is no such model.",
     408: "The body came too slowly.",
-    409: "The key file cannot be taken, or the model is in use; all stays as it was.",
+    409: "It cannot be done as things are, and all stays as it was.",
     413: "The body, a field, or the decoded audio is over a limit.",
     415: "The body is of a type, or has an encoding, that is not taken.",
     422: "A parameter is unknown, wrong or contradictory, or the file holds no readable audio.",

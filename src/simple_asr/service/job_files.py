@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from simple_asr.errors import ConfigurationError
+from simple_asr.errors import ConfigurationError, Unavailable
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".media"
 # A file this young may belong to a job whose record is about to be written.
@@ -33,10 +36,20 @@ class JobFiles:
         return self.folder / f"{job_id}{SUFFIX}"
 
     def adopt(self, media: Path, job_id: str) -> None:
-        """Moves a file of this folder to its job's name, and waits until the disk has both."""
-        _sync(media)
-        media.rename(self.path(job_id))
-        _sync(self.folder)
+        """Moves a file of this folder to its job's name, and waits until the disk has both.
+
+        Raises Unavailable.
+        """
+        try:
+            _sync(media)
+            media.rename(self.path(job_id))
+            _sync(self.folder)
+        except OSError as error:
+            logger.error("A job's file could not be kept: %s", error)
+            raise Unavailable(
+                "The server cannot keep jobs at the moment; its log says why. Send the job again "
+                "later."
+            ) from error
 
     def remove(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -45,18 +58,21 @@ class JobFiles:
     def sweep(self, without_work: Callable[[list[str]], set[str]]) -> None:
         """Removes what no job needs any more: those that `without_work` names of some ids."""
         newest = time.time() - ABANDONED_AFTER_SECONDS
-        old = [
-            path.name.removesuffix(SUFFIX)
-            for path in self.folder.glob(f"*{SUFFIX}")
-            if path.stat().st_mtime < newest
-        ]
-        self.remove(without_work(old))
+        old = [path for path in self.folder.glob(f"*{SUFFIX}") if _is_older(path, newest)]
+        self.remove(without_work([path.name.removesuffix(SUFFIX) for path in old]))
 
 
-def digest(media: Path) -> str:
-    """SHA-256 of a file. Takes seconds for a gigabyte: keep it off the event loop."""
+def _is_older(path: Path, newest: float) -> bool:
+    try:
+        return path.stat().st_mtime < newest
+    except FileNotFoundError:  # Its job has just ended.
+        return False
+
+
+def digest(media: Path, document: str) -> str:
+    """SHA-256 of a request. Takes seconds for a gigabyte: keep it off the event loop."""
     with media.open("rb") as file:
-        hasher = hashlib.sha256()
+        hasher = hashlib.sha256(document.encode() + b"\0")
         while chunk := file.read(1024 * 1024):
             hasher.update(chunk)
     return hasher.hexdigest()

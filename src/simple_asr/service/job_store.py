@@ -207,15 +207,26 @@ class JobStore:
         with self._writing() as connection:
             _update(connection, lease, lease_until=now + self._lease_seconds)
 
+    def restart(self, lease: Lease) -> None:
+        """The work begins anew: what was said goes, what was reached stays. Raises LeaseLost."""
+        with self._writing() as connection:
+            _update(connection, lease, num_segments=0)
+            connection.execute(segments.delete().where(segments.c.job_id == lease.job.id))
+
     def save(self, lease: Lease, new: Sequence[Segment], progress: Progress, now: float) -> None:
-        """A window is finished: what it said and how far that goes. Raises LeaseLost."""
+        """A window is finished: what it said and how far that goes. Raises LeaseLost.
+
+        Attempts are counted anew only where the work gets further than ever before.
+        """
+        reached = progress.seconds_done
+        is_further = jobs.c.seconds_done < reached
         with self._writing() as connection:
             _append(connection, lease, new)
             _update(
                 connection,
                 lease,
-                attempts=1,
-                seconds_done=progress.seconds_done,
+                attempts=sa.case((is_further, 1), else_=jobs.c.attempts),
+                seconds_done=sa.case((is_further, reached), else_=jobs.c.seconds_done),
                 duration=progress.seconds_total,
                 language=progress.language,
                 lease_until=now + self._lease_seconds,

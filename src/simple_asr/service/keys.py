@@ -53,9 +53,14 @@ _NO_FILE = "There is no key file. Make one with `simple-asr keys add`."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who presented a key. `name` is for logs; it is never the key."""
+    """Who presented a key. `name` is for logs; it is never the key.
+
+    `id` is the same for the same key wherever and whenever it is read, so that what a key owns can
+    be kept: a digest, from which a random key cannot be had.
+    """
 
     name: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class KeyStore:
         for line in keys:
             digest = self._digest(line.key)
             # The first of two equal lines names the key.
-            known.setdefault(digest, (digest, Caller(line.name)))
+            known.setdefault(digest, (digest, Caller(line.name, _caller_id(line.key))))
         changed = known != self._known
         self._known = MappingProxyType(known)
         self._logged_problem = None
@@ -189,6 +194,10 @@ class KeyStore:
             logger.warning("%s", problem)
             self._logged_problem = problem
         return ReloadResult(self.count, changed=False, problem=problem)
+
+
+def _caller_id(key: str) -> str:
+    return hashlib.sha256(b"simple-asr caller\0" + key.encode()).hexdigest()
 
 
 # Compared with the digest of an unknown key; no digest is all zeros but by a chance of 2⁻²⁵⁶.

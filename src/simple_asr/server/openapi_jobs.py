@@ -1,0 +1,120 @@
+"""What OpenAPI cannot read off the code of jobs: bodies, answers and problem documents."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from simple_asr.server.openapi import (
+    FORMAT_OPERATION,
+    TRANSCRIBE_OPERATION,
+    JsonSchema,
+    Responses,
+    problem_responses,
+)
+from simple_asr.service.jobs import State
+
+_TIME: JsonSchema = {"type": ["string", "null"], "format": "date-time"}
+_TEXT: JsonSchema = {"type": "string"}
+_SECONDS: JsonSchema = {"type": ["number", "null"], "minimum": 0}
+_JOB: JsonSchema = {
+    "type": "object",
+    "required": ["id", "state", "progress", "eta_seconds", "created", "error", "links"],
+    "properties": {
+        "id": _TEXT,
+        "state": {"type": "string", "enum": list(get_args(State))},
+        "progress": {"type": "number", "minimum": 0, "maximum": 1},
+        "eta_seconds": {**_SECONDS, "description": "Until it is done, as it went so far."},
+        "duration": {**_SECONDS, "description": "Of the audio, in seconds, once it is known."},
+        "created": _TIME,
+        "started": {**_TIME, "description": "The work that goes on, or went on last."},
+        "ended": _TIME,
+        "error": {
+            "type": ["object", "null"],
+            "description": "Why it failed.",
+            "properties": {"code": _TEXT, "title": _TEXT, "detail": _TEXT},
+        },
+        "links": {"type": "object", "additionalProperties": _TEXT},
+    },
+}
+_EXAMPLE = {
+    "id": "5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f",
+    "state": "running",
+    "progress": 0.42,
+    "eta_seconds": 31.0,
+    "duration": 3600.0,
+    "created": "2026-01-02T03:04:05.678+00:00",
+    "started": "2026-01-02T03:04:06.000+00:00",
+    "ended": None,
+    "error": None,
+    "links": {
+        "self": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f",
+        "result": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f/result",
+    },
+}
+
+
+def _answer(description: str, schema: JsonSchema, example: object) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": schema, "example": example}},
+    }
+
+
+def _by_name(responses: Responses) -> dict[str, Any]:
+    return {str(status): response for status, response in responses.items()}
+
+
+JOB_OPERATION: dict[str, Any] = {
+    "parameters": TRANSCRIBE_OPERATION["parameters"],
+    "requestBody": TRANSCRIBE_OPERATION["requestBody"],
+    "responses": {
+        "202": _answer("The job is on disk.", _JOB, {**_EXAMPLE, "state": "queued"}),
+        **_by_name(
+            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 507)
+        ),
+    },
+}
+JOBS_RESPONSES: Responses = {
+    200: _answer(
+        "A page of them.",
+        {
+            "type": "object",
+            "required": ["jobs", "next"],
+            "properties": {
+                "jobs": {"type": "array", "items": _JOB},
+                "next": {"type": ["string", "null"]},
+            },
+        },
+        {"jobs": [_EXAMPLE], "next": None},
+    ),
+    **problem_responses(401, 403, 404, 422, 503),
+}
+JOB_RESPONSES: Responses = {
+    200: _answer(
+        "The job.",
+        {**_JOB, "properties": {**_JOB["properties"], "text": _TEXT}},
+        {**_EXAMPLE, "text": "So far"},
+    ),
+    **problem_responses(401, 403, 404, 422, 503),
+}
+CANCEL_RESPONSES: Responses = {
+    200: _answer("It was cancelled.", _JOB, {**_EXAMPLE, "state": "cancelled"}),
+    204: {"description": "It had ended, and is removed."},
+    **problem_responses(401, 403, 404, 422, 503),
+}
+RESULT_OPERATION: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "partial",
+            "in": "query",
+            "required": False,
+            "description": "What is recognised so far, where it is not done.",
+            "schema": {"type": "boolean"},
+        },
+        *FORMAT_OPERATION["parameters"],
+    ],
+    "responses": {
+        "200": FORMAT_OPERATION["responses"]["200"],
+        **_by_name(problem_responses(401, 403, 404, 409, 413, 422, 503)),
+    },
+}

@@ -1,0 +1,193 @@
+"""POST /jobs and what follows: transcriptions that nobody needs to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from datetime import datetime, timezone
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from simple_asr.errors import InvalidParameter, JobNotDone
+from simple_asr.server.dependencies import TheServices, known_caller
+from simple_asr.server.intake import receive_body
+from simple_asr.server.openapi_jobs import (
+    CANCEL_RESPONSES,
+    JOB_OPERATION,
+    JOB_RESPONSES,
+    JOBS_RESPONSES,
+    RESULT_OPERATION,
+)
+from simple_asr.server.record import record_of
+from simple_asr.server.warning_header import warning_header
+from simple_asr.service.jobs import Job
+from simple_asr.service.keys import Caller
+from simple_asr.service.parameters import (
+    TranscribeParameters,
+    query_pairs,
+    read_parameters,
+)
+from simple_asr.transcript.cues import CueOptions
+from simple_asr.transcript.model import Transcript
+
+router = APIRouter(default_response_class=JSONResponse)
+
+TheCaller = Annotated[Caller, Depends(known_caller)]
+
+MAX_PAGE = 100
+WRITING = frozenset({"format", *CueOptions.model_fields})
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+
+@router.post(
+    "/jobs", summary="Transcribe a file later", status_code=202, openapi_extra=JOB_OPERATION
+)
+async def submit(
+    request: Request,
+    services: TheServices,
+    caller: TheCaller,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> JSONResponse:
+    """Takes what `POST /transcribe` takes, and answers once file and job are safely on disk.
+
+    Sent again with the same `Idempotency-Key`, the same request is the same job.
+    """
+    _check_idempotency_key(idempotency_key)
+    jobs = services.jobs
+    async with receive_body(request, jobs.folder, services.limits) as body:
+        parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
+        record_of(request.scope).model = parameters.options.model
+        job = await jobs.submit(body.media, parameters, caller.id, idempotency_key)
+    return JSONResponse(_fields(job), 202, headers={"Location": f"/jobs/{job.id}"})
+
+
+@router.get("/jobs", summary="Your jobs, the newest first", responses=JOBS_RESPONSES)
+async def page(
+    services: TheServices,
+    caller: TheCaller,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    before: Annotated[str | None, Query(max_length=32, description="Id of a job.")] = None,
+) -> JSONResponse:
+    """`next` is the address of the page after this one, or null."""
+    listed = await services.jobs.ask(lambda store: store.page(caller.id, limit + 1, before))
+    shown = listed[:limit]
+    following = f"/jobs?limit={limit}&before={shown[-1].id}" if len(listed) > limit else None
+    return JSONResponse({"jobs": [_fields(job) for job in shown], "next": following})
+
+
+@router.get("/jobs/{job_id}", summary="A job as it is now", responses=JOB_RESPONSES)
+async def job(job_id: str, services: TheServices, caller: TheCaller) -> JSONResponse:
+    """With `text`, all that is recognised so far."""
+    found = await services.jobs.ask(lambda store: store.get(job_id, caller.id))
+    transcript = await services.jobs.ask(lambda store: store.transcript(job_id))
+    return JSONResponse({**_fields(found), "text": transcript.text.strip()})
+
+
+@router.get(
+    "/jobs/{job_id}/result",
+    summary="The transcript of a job",
+    response_class=Response,
+    openapi_extra=RESULT_OPERATION,
+)
+async def result(
+    job_id: str, request: Request, services: TheServices, caller: TheCaller
+) -> Response:
+    """In the format that the job was sent with, or that the query names; 409 before it is done.
+
+    `partial=true` gives what is recognised so far.
+    """
+    found = await services.jobs.ask(lambda store: store.get(job_id, caller.id))
+    is_partial, parameters = _writing_parameters(request.scope["query_string"], found)
+    if found.state != "done" and not is_partial:
+        raise _not_done(found)
+    transcript = await services.jobs.ask(lambda store: store.transcript(job_id))
+    content = await asyncio.to_thread(parameters.write, transcript)
+    return Response(
+        content,
+        media_type=parameters.format.media_type,
+        headers=warning_header(_warnings(transcript, parameters)),
+    )
+
+
+@router.delete("/jobs/{job_id}", summary="Cancel or remove a job", responses=CANCEL_RESPONSES)
+async def cancel(job_id: str, services: TheServices, caller: TheCaller) -> Response:
+    """A job that has not ended is cancelled; one that has is removed, with its result."""
+    found = await services.jobs.ask(lambda store: store.get(job_id, caller.id))
+    if found.has_ended:
+        await services.jobs.ask(lambda store: store.remove(job_id, caller.id))
+        return Response(status_code=204)
+    return JSONResponse(_fields(await services.jobs.cancel(job_id, caller.id)))
+
+
+def _check_idempotency_key(key: str | None) -> None:
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidParameter(
+            "Idempotency-Key should be 1 to 255 visible ASCII characters, such as a UUID.",
+            field="Idempotency-Key",
+        )
+
+
+def _writing_parameters(query: bytes, job: Job) -> tuple[bool, TranscribeParameters]:
+    """Whether a partial result will do, and the job's parameters with the query's in their place.
+
+    Raises RequestError; also for options of recognition, which are the job's.
+    """
+    pairs = query_pairs(query)
+    given = [(name, value) for name, value in pairs if name != "partial"]
+    for name, _ in given:
+        if name not in WRITING:
+            raise InvalidParameter(
+                f"{name} acts while speech is recognised, or is not known. Of a result, only its "
+                f"writing can be chosen: {', '.join(sorted(WRITING))}.",
+                field=name,
+            )
+    names = {name for name, _ in given}
+    asked = json.loads(job.parameters)
+    if "format" in names:
+        # Options for another format than the one asked for now would only have no effect.
+        names |= WRITING
+    kept = {name: value for name, value in asked.items() if name not in names}
+    parameters = read_parameters(b"", given, [json.dumps(kept)], fields_place="the query")
+    return dict(pairs).get("partial", "").lower() in ("true", "1"), parameters
+
+
+def _not_done(job: Job) -> JobNotDone:
+    if job.failure is not None:
+        return JobNotDone(f"The job failed: {job.failure.detail}")
+    return JobNotDone(
+        f"The job is {job.state}, so there is no whole result. partial=true gives what is "
+        "recognised so far."
+    )
+
+
+def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
+    return [*transcript.warnings, *parameters.without_effect()]
+
+
+def _fields(job: Job) -> dict[str, object]:
+    eta = job.eta_seconds(time.time())
+    address = f"/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "state": job.state,
+        "progress": round(job.progress, 4),
+        "eta_seconds": None if eta is None else round(eta, 1),
+        "duration": job.duration,
+        "created": _timestamp(job.created),
+        "started": _timestamp(job.started),
+        "ended": _timestamp(job.ended),
+        "error": job.failure
+        and {"code": job.failure.code, "title": job.failure.title, "detail": job.failure.detail},
+        "links": {"self": address, "result": f"{address}/result"},
+    }
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    """RFC 3339, in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

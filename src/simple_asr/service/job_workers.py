@@ -1,0 +1,283 @@
+"""Takes jobs in and works on them, so that whoever sent one need not stay.
+
+What becomes of a job is decided in `jobs.py`, what is kept of it in `job_store.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from simple_asr.errors import Unavailable
+from simple_asr.service.job_files import JobFiles, digest
+from simple_asr.service.job_store import JobStore, sqlite_url
+from simple_asr.service.jobs import (
+    Failure,
+    Job,
+    Lease,
+    LeaseLost,
+    NewJob,
+    TryAgain,
+    after_error,
+    document_of,
+    parameters_of,
+)
+from simple_asr.service.parameters import TranscribeParameters
+from simple_asr.service.transcriber import Transcriber
+from simple_asr.transcript.events import Done, Progress, SegmentDone
+from simple_asr.transcript.model import Segment
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+# How often a worker without a job looks for one that another server took in or gave up.
+POLL_SECONDS = 1.0
+HOUSEKEEPING_SECONDS = 60.0
+GIVEN_BACK = TryAgain(0.0, is_counted=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """`num_workers` jobs run at a time here; seconds for the rest, see settings."""
+
+    num_workers: int = 2
+    lease_seconds: float = 30.0
+    retention_seconds: float = 604_800.0
+    max_waiting: int = 1000
+
+
+class Jobs:
+    """The jobs of this server. Owned by one event loop; its store is opened when it is needed."""
+
+    def __init__(
+        self, transcriber: Transcriber, folder: Path, database_url: str, limits: JobLimits
+    ) -> None:
+        """`folder` keeps the media of jobs."""
+        self.folder = folder
+        self._transcriber = transcriber
+        self._database_url = database_url
+        self._limits = limits
+        self._files: JobFiles | None = None
+        self._store: JobStore | None = None
+        self._opening = threading.Lock()
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._arrival = asyncio.Event()
+
+    # Callers -------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        media: Path,
+        parameters: TranscribeParameters,
+        owner: str,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Takes over `media`, a file of `folder`; the job is on disk when this returns.
+
+        Raises IdempotencyMismatch, Overloaded, Unavailable.
+        """
+        document = document_of(parameters)
+
+        def keep(store: JobStore, files: JobFiles) -> Job:
+            new = NewJob(
+                id=secrets.token_hex(16),
+                owner=owner,
+                parameters=document,
+                idempotency_key=idempotency_key,
+                digest=digest(media, document) if idempotency_key else "",
+            )
+            is_kept = False
+            try:
+                files.adopt(media, new.id)
+                job = store.add(new, time.time())
+                is_kept = job.id == new.id
+            finally:
+                if not is_kept:
+                    files.remove([new.id])
+            return job
+
+        job = await self._in_thread(keep)
+        self._arrival.set()
+        return job
+
+    async def ask(self, question: Callable[[JobStore], Answer]) -> Answer:
+        """What the store answers; it blocks, so it is asked in a thread."""
+        return await self._in_thread(lambda store, _: question(store))
+
+    async def cancel(self, job_id: str, owner: str) -> Job:
+        """The job has ended when this returns, and its file is gone. Raises JobNotFound."""
+
+        def end(store: JobStore, files: JobFiles) -> Job:
+            job = store.cancel(job_id, owner, time.time())
+            files.remove([job_id])
+            return job
+
+        job = await self._in_thread(end)
+        if job_id in self._at_work:
+            self._at_work[job_id].cancel()
+        return job
+
+    async def _in_thread(self, work: Callable[[JobStore, JobFiles], Answer]) -> Answer:
+        return await asyncio.to_thread(lambda: work(*self._open()))
+
+    def _open(self) -> tuple[JobStore, JobFiles]:
+        """Raises ConfigurationError."""
+        with self._opening:
+            if self._store is None or self._files is None:
+                self._files = JobFiles(self.folder)
+                self._store = JobStore(
+                    self._database_url or sqlite_url(self.folder / "jobs.sqlite3"),
+                    lease_seconds=self._limits.lease_seconds,
+                    max_waiting=self._limits.max_waiting,
+                )
+            return self._store, self._files
+
+    # Workers -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Jobs are worked on for as long as the context lasts; then those begun are given back.
+
+        Raises ConfigurationError where the store cannot be opened.
+        """
+        await asyncio.to_thread(self._open)
+        tasks = [asyncio.create_task(self._keep_house())]
+        tasks += [asyncio.create_task(self._work()) for _ in range(self._limits.num_workers)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            store, _ = self._open()
+            await asyncio.to_thread(store.close)
+
+    async def _work(self) -> None:
+        while True:
+            lease = await self._claim()
+            if lease is None:
+                await self._wait_for_arrival()
+            else:
+                await self._run(lease)
+
+    async def _claim(self) -> Lease | None:
+        if self._transcriber.model_state.status != "ready":
+            return None
+        claiming = asyncio.ensure_future(self.ask(lambda store: store.claim(time.time())))
+        try:
+            return await asyncio.shield(claiming)
+        except Unavailable:  # The store has logged why.
+            return None
+        except asyncio.CancelledError:
+            lease = await claiming
+            if lease is not None:
+                await self._give_up(lease, GIVEN_BACK)
+            raise
+
+    async def _wait_for_arrival(self) -> None:
+        waiting = asyncio.ensure_future(self._arrival.wait())
+        await asyncio.wait({waiting}, timeout=POLL_SECONDS)
+        waiting.cancel()
+        self._arrival.clear()
+
+    async def _run(self, lease: Lease) -> None:
+        """Works on the job until it has ended, in whatever way, or is another's."""
+        working = asyncio.create_task(self._transcribe(lease))
+        renewing = asyncio.create_task(self._renew(lease, working))
+        self._at_work[lease.job.id] = working
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await self._give_up(lease, GIVEN_BACK)
+            raise
+        finally:
+            renewing.cancel()
+            del self._at_work[lease.job.id]
+        if not working.cancelled() and working.exception() is not None:
+            await self._heed(lease, working.exception())
+
+    async def _transcribe(self, lease: Lease) -> None:
+        parameters = parameters_of(lease.job.parameters)
+        await self.ask(lambda store: store.restart(lease))
+        path = JobFiles(self.folder).path(lease.job.id)
+        new: list[Segment] = []
+        async with aclosing(self._transcriber.events(path, parameters.options)) as events:
+            async for event in events:
+                if isinstance(event, SegmentDone):
+                    new.append(event.segment)
+                elif isinstance(event, Progress):
+                    await self._save(lease, new, event)
+                    new = []
+                else:
+                    await self._finish(lease, new, event)
+
+    async def _save(self, lease: Lease, new: list[Segment], progress: Progress) -> None:
+        await self.ask(lambda store: store.save(lease, new, progress, time.time()))
+
+    async def _finish(self, lease: Lease, new: list[Segment], done: Done) -> None:
+        def keep(store: JobStore, files: JobFiles) -> None:
+            store.finish(lease, new, done.transcript, time.time())
+            files.remove([lease.job.id])
+
+        await self._in_thread(keep)
+        logger.info("Job %s is done, %.1f s of audio", lease.job.id, done.transcript.duration)
+
+    async def _renew(self, lease: Lease, working: asyncio.Task[None]) -> None:
+        """Says that this worker lives, until the job is another's."""
+        while True:
+            await asyncio.sleep(self._limits.lease_seconds / 3)
+            try:
+                await self.ask(lambda store: store.renew(lease, time.time()))
+            except LeaseLost:
+                working.cancel()
+                return
+            except Unavailable:
+                continue
+
+    async def _heed(self, lease: Lease, error: BaseException | None) -> None:
+        if isinstance(error, LeaseLost):
+            return
+        assert isinstance(error, Exception), "what ends a task is an exception"
+        verdict = after_error(error, lease.job.attempts)
+        if isinstance(verdict, TryAgain):
+            logger.warning(
+                "Job %s is tried again in %.0f s", lease.job.id, verdict.delay, exc_info=error
+            )
+        else:
+            logger.warning("Job %s failed: %s", lease.job.id, verdict.code, exc_info=error)
+        await self._give_up(lease, verdict)
+
+    async def _give_up(self, lease: Lease, verdict: Failure | TryAgain) -> None:
+        def end(store: JobStore, files: JobFiles) -> None:
+            store.give_up(lease, verdict, time.time())
+            if isinstance(verdict, Failure):
+                files.remove([lease.job.id])
+
+        # Cancelled meanwhile; or the lease runs out, and the job comes back by itself.
+        with suppress(LeaseLost, Unavailable):
+            await self._in_thread(end)
+
+    async def _keep_house(self) -> None:
+        """Results whose time is over go, and files that no job needs."""
+
+        def tidy(store: JobStore, files: JobFiles) -> None:
+            files.remove(store.expire(time.time() - self._limits.retention_seconds))
+            files.sweep(store.without_work)
+
+        while True:
+            try:
+                await self._in_thread(tidy)
+            except Exception:  # The next round may succeed.
+                logger.exception("Old jobs could not be tidied away")
+            await asyncio.sleep(min(HOUSEKEEPING_SECONDS, self._limits.retention_seconds))

@@ -1,0 +1,204 @@
+"""POST /jobs and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from simple_asr.errors import UnreadableMedia
+from simple_asr.server.app import create_app
+from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
+from simple_asr.service.keys import KeyStore
+from simple_asr.settings import Settings
+from simple_asr.transcript.formats import FORMATS
+from tests.support import WAIT
+
+pytestmark = pytest.mark.anyio
+
+OTHER_KEY = "f" * 64
+FORM: dict[str, Any] = {"files": {"audio_file": b"RIFF"}}
+
+
+@pytest.fixture
+async def working(app: FastAPI) -> AsyncIterator[None]:
+    """The app works on jobs."""
+    async with app.router.lifespan_context(app):
+        yield
+
+
+async def until(client: httpx.AsyncClient, address: str, state: str) -> dict[str, Any]:
+    for _ in range(WAIT * 100):
+        job: dict[str, Any] = (await client.get(address)).json()
+        if job["state"] == state:
+            return job
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the job is {job['state']}, not {state}")
+
+
+async def until_something_is_said(client: httpx.AsyncClient, address: str) -> str:
+    for _ in range(WAIT * 100):
+        text: str = (await client.get(address)).json()["text"]
+        if text:
+            return text
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing is said")
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_job_is_taken_in_done_and_read(client: httpx.AsyncClient) -> None:
+    taken = await client.post("/jobs?format=srt", **FORM)
+    address = taken.headers["Location"]
+    done = await until(client, address, "done")
+
+    as_sent = await client.get(f"{address}/result")
+    as_json = await client.get(f"{address}/result?format=json")
+
+    assert taken.status_code == 202
+    assert taken.json()["links"]["self"] == address
+    assert (done["progress"], done["text"], done["error"]) == (1.0, TRANSCRIPT.text.strip(), None)
+    assert as_sent.text == FORMATS["srt"].write(TRANSCRIPT)
+    assert as_sent.headers["Content-Type"] == FORMATS["srt"].media_type
+    assert as_json.text == FORMATS["json"].write(TRANSCRIPT)
+
+
+async def test_a_job_nobody_works_on_yet_has_no_result(client: httpx.AsyncClient) -> None:
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    whole = await client.get(f"{address}/result")
+    partial = await client.get(f"{address}/result?partial=true&format=text")
+
+    assert (whole.status_code, whole.json()["code"]) == (409, "job_not_done")
+    assert (partial.status_code, partial.text) == (200, "\n")
+
+
+@pytest.mark.usefixtures("working")
+async def test_what_is_recognised_can_be_read_before_the_end(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck_late = True
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    text = await until_something_is_said(client, address)
+    partial = await client.get(f"{address}/result?partial=true&format=simple")
+
+    assert text == TRANSCRIPT.text.strip()
+    assert partial.json() == {"text": TRANSCRIPT.text.strip()}
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_failed_job_says_why(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber
+) -> None:
+    transcriber.error = UnreadableMedia("This is no audio.")
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    failed = await until(client, address, "failed")
+    result = await client.get(f"{address}/result")
+
+    assert failed["error"]["code"] == "unreadable_media"
+    assert result.status_code == 409
+    assert "This is no audio." in result.json()["detail"]
+
+
+async def test_a_job_belongs_to_its_key(
+    settings: Settings, transcriber: FakeTranscriber, make_key_store: Callable[..., KeyStore]
+) -> None:
+    # Two keys of one name: it is the key that counts.
+    with settings.keys_file.open("a") as file:
+        file.write(f"{OTHER_KEY}  # alice\n")
+    app = create_app(settings, transcriber, make_key_store(settings))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://asr") as client:
+        key = settings.keys_file.read_text().split()[0]
+        mine, theirs = {"X-API-Key": key}, {"X-API-Key": OTHER_KEY}
+        address = (await client.post("/jobs", headers=mine, **FORM)).headers["Location"]
+
+        statuses = [
+            (await client.request(method, path, headers=theirs)).status_code
+            for method, path in (
+                ("GET", address),
+                ("GET", f"{address}/result"),
+                ("DELETE", address),
+                ("GET", f"/jobs?before={address.rpartition('/')[2]}"),
+            )
+        ]
+        listed = (await client.get("/jobs", headers=theirs)).json()
+
+        assert statuses == [404, 404, 404, 404]
+        assert listed == {"jobs": [], "next": None}
+        assert (await client.get(address, headers=mine)).json()["state"] == "queued"
+
+
+async def test_pages_lead_from_one_to_the_next(client: httpx.AsyncClient) -> None:
+    sent = [(await client.post("/jobs", **FORM)).json()["id"] for _ in range(3)]
+
+    first = (await client.get("/jobs?limit=2")).json()
+    second = (await client.get(first["next"])).json()
+
+    listed = [job["id"] for page in (first, second) for job in page["jobs"]]
+    assert listed == sent[::-1]
+    assert second["next"] is None
+
+
+async def test_the_same_request_sent_again_is_the_same_job(client: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "3f0c"}
+
+    first = await client.post("/jobs", headers=headers, **FORM)
+    second = await client.post("/jobs", headers=headers, **FORM)
+    other = await client.post("/jobs?language=ru", headers=headers, **FORM)
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json() == first.json()
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256])
+async def test_an_idempotency_key_that_is_none_is_refused(
+    client: httpx.AsyncClient, key: str
+) -> None:
+    answer = await client.post("/jobs", headers={"Idempotency-Key": key}, **FORM)
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
+
+
+async def test_a_job_is_cancelled_and_then_removed(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    cancelled = await client.delete(address)
+    removed = await client.delete(address)
+    gone = await client.delete(address)
+
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert (removed.status_code, gone.status_code) == (204, 404)
+    assert list(settings.jobs_dir.glob("*.media")) == []
+
+
+@pytest.mark.parametrize("query", ["language=ru", "nonsense=1", "format=nonsense"])
+async def test_of_a_result_only_its_writing_can_be_chosen(
+    client: httpx.AsyncClient, query: str
+) -> None:
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    answer = await client.get(f"{address}/result?partial=true&{query}")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+
+
+@pytest.mark.parametrize("query", ["beam_size=0", "nonsense=1"])
+async def test_what_transcribe_refuses_is_no_job(client: httpx.AsyncClient, query: str) -> None:
+    answer = await client.post(f"/jobs?{query}", **FORM)
+
+    assert answer.status_code == 422
+    assert (await client.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_stranger_has_no_jobs(stranger: httpx.AsyncClient) -> None:
+    assert (await stranger.post("/jobs", **FORM)).status_code == 401
+    assert (await stranger.get("/jobs")).status_code == 401

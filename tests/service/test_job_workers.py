@@ -1,0 +1,249 @@
+"""Jobs from submission to result, with a transcriber that recognises nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simple_asr.errors import (
+    EngineFailed,
+    IdempotencyMismatch,
+    JobNotFound,
+    Overloaded,
+    Unavailable,
+    UnreadableMedia,
+)
+from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
+from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, JobFiles
+from simple_asr.service.job_workers import JobLimits, Jobs
+from simple_asr.service.jobs import Job
+from simple_asr.service.parameters import TranscribeParameters, read_parameters
+from tests.support import WAIT
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def transcriber() -> FakeTranscriber:
+    return FakeTranscriber()
+
+
+@pytest.fixture
+def make_jobs(tmp_path: Path, transcriber: FakeTranscriber) -> Callable[..., Jobs]:
+    """As often as asked for: a server that starts again."""
+
+    def make(**limits: float) -> Jobs:
+        return Jobs(transcriber, tmp_path, "", JobLimits(**limits))  # type: ignore[arg-type]  # int and float by name
+
+    return make
+
+
+@pytest.fixture
+def jobs(make_jobs: Callable[..., Jobs]) -> Jobs:
+    return make_jobs()
+
+
+def parameters(query: bytes = b"language=ru") -> TranscribeParameters:
+    return read_parameters(query)
+
+
+def upload(jobs: Jobs, content: bytes = b"RIFF") -> Path:
+    path = jobs.folder / "an.upload"
+    path.write_bytes(content)
+    return path
+
+
+async def submit(jobs: Jobs, content: bytes = b"RIFF", key: str | None = None) -> Job:
+    return await jobs.submit(upload(jobs, content), parameters(), "alice", key)
+
+
+async def state_of(jobs: Jobs, job: Job) -> str:
+    return (await jobs.ask(lambda store: store.get(job.id, "alice"))).state
+
+
+async def until(jobs: Jobs, job: Job, state: str) -> Job:
+    """Waits for the job to be in this state."""
+    for _ in range(WAIT * 100):
+        found = await jobs.ask(lambda store: store.get(job.id, "alice"))
+        if found.state == state:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the job is {found.state}, not {state}")
+
+
+def media_of(jobs: Jobs) -> list[str]:
+    return sorted(path.name for path in jobs.folder.glob("*.media"))
+
+
+async def test_a_job_is_done_while_nobody_waits(jobs: Jobs, transcriber: FakeTranscriber) -> None:
+    async with jobs.working():
+        job = await submit(jobs)
+        await until(jobs, job, "done")
+
+        transcript = await jobs.ask(lambda store: store.transcript(job.id))
+
+    assert transcript.segments == TRANSCRIPT.segments
+    assert transcript.text == TRANSCRIPT.text
+    assert [(asked.content, asked.options.language) for asked in transcriber.asked] == [
+        (b"RIFF", "ru")
+    ]
+    assert media_of(jobs) == []
+
+
+async def test_a_job_taken_in_before_a_stop_is_done_after_the_start(
+    make_jobs: Callable[..., Jobs],
+) -> None:
+    job = await submit(make_jobs())
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+
+async def test_a_job_in_work_when_the_server_stops_is_done_after_the_start(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber
+) -> None:
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until(first, job, "running")
+    transcriber.is_stuck_late = False
+
+    again = make_jobs()
+    assert await state_of(again, job) == "queued"
+    async with again.working():
+        done = await until(again, job, "done")
+
+    assert done.attempts == 1, "an orderly stop is not held against it"
+
+
+async def test_the_same_request_with_the_same_key_is_one_job(jobs: Jobs) -> None:
+    first = await submit(jobs, key="once")
+    second = await submit(jobs, key="once")
+
+    assert second.id == first.id
+    assert media_of(jobs) == [f"{first.id}.media"]
+    with pytest.raises(IdempotencyMismatch):
+        await submit(jobs, b"another file", key="once")
+    assert media_of(jobs) == [f"{first.id}.media"]
+
+
+async def test_a_job_too_many_leaves_no_file(make_jobs: Callable[..., Jobs]) -> None:
+    jobs = make_jobs(max_waiting=1)
+    await submit(jobs)
+
+    with pytest.raises(Overloaded):
+        await submit(jobs)
+
+    assert len(list(jobs.folder.glob("*.media"))) == 1
+
+
+async def test_cancelling_ends_the_work_and_frees_the_file(
+    jobs: Jobs, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck_late = True
+    async with jobs.working():
+        job = await submit(jobs)
+        await until(jobs, job, "running")
+        await asyncio.to_thread(transcriber.started.wait, WAIT)
+
+        cancelled = await jobs.cancel(job.id, "alice")
+
+        assert cancelled.state == "cancelled"
+        assert await asyncio.to_thread(transcriber.ended.wait, WAIT)
+        assert media_of(jobs) == []
+        assert await state_of(jobs, job) == "cancelled"
+
+
+async def test_a_file_nobody_can_read_fails_at_once(
+    jobs: Jobs, transcriber: FakeTranscriber
+) -> None:
+    transcriber.error = UnreadableMedia("This is no audio.")
+    async with jobs.working():
+        failed = await until(jobs, await submit(jobs), "failed")
+
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.attempts) == ("unreadable_media", 1)
+    assert media_of(jobs) == []
+
+
+@pytest.mark.parametrize("error", [EngineFailed("The model failed."), RuntimeError("a bug")])
+async def test_a_file_the_server_fails_on_disturbs_nobody(
+    jobs: Jobs, transcriber: FakeTranscriber, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.jobs.RETRY_SECONDS", 0.0)
+    transcriber.error = error
+    async with jobs.working():
+        failed = await until(jobs, await submit(jobs), "failed")
+        transcriber.error = None
+        await until(jobs, await submit(jobs), "done")
+
+    assert failed.attempts == 3
+
+
+async def test_what_the_server_lacks_for_a_moment_is_not_held_against_a_job(
+    jobs: Jobs, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.jobs.RETRY_SECONDS", 0.0)
+    transcriber.error = Unavailable("Not now.")
+    async with jobs.working():
+        job = await submit(jobs)
+        for _ in range(5):
+            await asyncio.to_thread(transcriber.ended.wait, WAIT)
+            transcriber.ended.clear()
+        transcriber.error = None
+
+        await until(jobs, job, "done")
+
+
+async def test_nothing_is_begun_before_the_model_is_ready(
+    jobs: Jobs, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.job_workers.POLL_SECONDS", 0.01)
+    ready = transcriber.state
+    transcriber.state = type(ready)("loading", "turbo", "turbo")
+    async with jobs.working():
+        job = await submit(jobs)
+        await asyncio.sleep(0.1)
+        assert (await state_of(jobs, job), transcriber.asked) == ("queued", [])
+        transcriber.state = ready
+
+        await until(jobs, job, "done")
+
+
+async def test_results_go_when_their_time_is_over(
+    make_jobs: Callable[..., Jobs],
+) -> None:
+    jobs = make_jobs(retention_seconds=0.2)
+    async with jobs.working():
+        job = await submit(jobs)
+        with pytest.raises(JobNotFound):
+            await until(jobs, job, "expired")
+
+
+def test_only_old_files_without_work_are_swept(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    for name in ("needed", "ended", "fresh"):
+        files.path(name).write_bytes(b"RIFF")
+    old = time.time() - ABANDONED_AFTER_SECONDS - 1
+    for name in ("needed", "ended"):
+        _touch(files.path(name), old)
+
+    files.sweep(lambda ids: set(ids) - {"needed"})
+
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fresh", "needed"]
+
+
+def _touch(path: Path, seconds: float) -> None:
+    os.utime(path, (seconds, seconds))

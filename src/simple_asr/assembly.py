@@ -14,8 +14,8 @@ from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.job_workers import JobLimits, Jobs
-from simple_asr.service.models import ModelPool
-from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber, Transcriber
+from simple_asr.service.models import ModelPool, Models
+from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def build_jobs(settings: Settings, transcriber: Transcriber) -> Jobs:
+def build_jobs(settings: Settings, transcriber: Models) -> Jobs:
     """Jobs that nobody works on yet, and whose store is not open."""
     url = settings.database_url
     return Jobs(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,8 +29,8 @@ from simple_asr.engine.window import (
     Window,
 )
 from simple_asr.errors import InvalidParameter
-from simple_asr.transcript.events import Done, Progress, SegmentDone
-from simple_asr.transcript.model import Transcript
+from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
+from simple_asr.transcript.model import Segment, Transcript
 from tests.support import Noise, Silence
 
 Say = Callable[..., Decoded]
@@ -64,6 +66,7 @@ class Run:
         is_multilingual: bool = True,
         silent: Sequence[tuple[float, float]] = (),
         find_voice: FindVoiceBetween | None = None,
+        checkpoint: Checkpoint | None = None,
         **options: object,
     ) -> None:
         backend = FakeBackend(tokenizer, is_multilingual=is_multilingual)
@@ -77,6 +80,7 @@ class Run:
             shortcuts=shortcuts,
             chunks=chunks,
             find_voice=find_voice,
+            checkpoint=checkpoint,
         )
         remaining = deque(answers)
         self.windows: list[Window] = []
@@ -625,3 +629,67 @@ def test_without_voice_activity_silence_is_heard_as_openai_whisper_hears_it(
     run = Run(tokenizer, [say(0.0, " you", 2.0)], seconds=20)
 
     assert run.transcript.text == " you"
+
+
+# Going on ----------------------------------------------------------------------------------------
+
+
+def checkpoints(events: Sequence[Event]) -> list[Checkpoint]:
+    """What was known after each window."""
+    known: list[Segment] = []
+    found = []
+    for event in events:
+        if isinstance(event, SegmentDone):
+            known.append(event.segment)
+        elif isinstance(event, Progress):
+            found.append(Checkpoint(tuple(known), event))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"condition_on_previous_text": False},
+        {"carry_initial_prompt": True, "initial_prompt": "Names: Ann."},
+        {"clip_timestamps": [3.0, 34.0, 40.0, 95.0]},
+        {"word_timestamps": True},
+        {"temperature": [0.8]},
+    ],
+    ids=str,
+)
+def test_work_stopped_after_any_window_ends_as_if_it_had_not_been(
+    tokenizer: Tokenizer, say: Say, options: dict[str, Any]
+) -> None:
+    answers = [say(0.0, f" Window {number}.", 30.0) for number in range(4)]
+    whole = Run(tokenizer, answers, seconds=100.0, **options)
+
+    for number, checkpoint in enumerate(checkpoints(whole.events)):
+        rest = Run(tokenizer, answers[number:], seconds=100.0, checkpoint=checkpoint, **options)
+
+        assert rest.transcript == whole.transcript
+        assert rest.decodes == whole.decodes[number:]
+
+
+def test_the_language_is_not_detected_again(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, f" Window {number}.", 30.0) for number in range(2)]
+    detected = Detected({"en": 0.1, "ru": 0.9})
+    whole = Run(tokenizer, [detected, *answers], seconds=50.0, language=None)
+    _, after_one_window, *_ = checkpoints(whole.events)
+
+    rest = Run(tokenizer, answers[1:], seconds=50.0, language=None, checkpoint=after_one_window)
+
+    # How sure the detection was is not kept.
+    assert rest.transcript == replace(whole.transcript, language_probability=None)
+    assert rest.transcript.language == "ru"
+
+
+def test_what_another_model_recognised_is_not_gone_on_with(tokenizer: Tokenizer, say: Say) -> None:
+    answers = [say(0.0, f" Window {number}.", 30.0) for number in range(2)]
+    whole = Run(tokenizer, answers, seconds=50.0)
+    _, after_one, *_ = checkpoints(whole.events)
+    of_another = replace(after_one, progress=replace(after_one.progress, model="another"))
+
+    again = Run(tokenizer, answers, seconds=50.0, checkpoint=of_another)
+
+    assert again.events == whole.events

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ async def until(jobs: Jobs, job: Job, state: str) -> Job:
     raise AssertionError(f"the job is {found.state}, not {state}")
 
 
+async def until_said(jobs: Jobs, job: Job) -> None:
+    """Waits for the job's first segment."""
+    for _ in range(WAIT * 100):
+        if await jobs.ask(lambda store: store.segments(job.id)):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing is said")
+
+
 def media_of(jobs: Jobs) -> list[str]:
     return sorted(path.name for path in jobs.folder.glob("*.media"))
 
@@ -126,6 +136,48 @@ async def test_a_job_in_work_when_the_server_stops_is_done_after_the_start(
         done = await until(again, job, "done")
 
     assert done.attempts == 1, "an orderly stop is not held against it"
+
+
+async def test_a_job_goes_on_from_its_last_finished_window(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber
+) -> None:
+    second = replace(TRANSCRIPT.segments[0], id=1, start=2.5, end=5.0)
+    transcriber.transcript = replace(TRANSCRIPT, segments=(*TRANSCRIPT.segments, second))
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+    transcript = await again.ask(lambda store: store.transcript(job.id))
+    checkpoint = transcriber.checkpoints[1]
+    assert checkpoint is not None
+    assert checkpoint.segments == TRANSCRIPT.segments
+    assert transcript.segments == transcriber.transcript.segments
+
+
+async def test_a_job_that_cannot_go_on_begins_anew(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber
+) -> None:
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+    transcriber.can_go_on = False
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+    transcript = await again.ask(lambda store: store.transcript(job.id))
+    assert transcript.segments == TRANSCRIPT.segments
 
 
 async def test_the_same_request_with_the_same_key_is_one_job(jobs: Jobs) -> None:

@@ -30,6 +30,7 @@ JOB = Job(
     seconds_before=0,
     duration=120,
     language="en",
+    model="fake",
     started=100,
     ended=None,
     failure=None,
@@ -86,4 +87,4 @@ def test_parameters_come_back_as_they_were_sent(query: bytes) -> None:
 
     assert kept == sent
     assert kept.options.model_fields_set == sent.options.model_fields_set
-    assert kept.cues.given == sent.cues.given
+    assert kept.writing.given == sent.writing.given

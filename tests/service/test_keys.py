@@ -68,6 +68,15 @@ def test_a_key_without_a_name_is_named_by_its_digest(path: Path) -> None:
     assert store.identify("key1") == Caller("key-817409")
 
 
+def test_a_key_has_the_same_id_after_a_restart_and_another_key_another(path: Path) -> None:
+    before = loaded(path, f"{ALICE}  # alice\n{BOB}  # alice\n")
+    after = loaded(path, f"{BOB}\n{ALICE}\n")
+
+    assert before.identify(ALICE).id == after.identify(ALICE).id
+    assert before.identify(ALICE).id != before.identify(BOB).id
+    assert ALICE not in before.identify(ALICE).id
+
+
 def test_a_key_may_be_presented_as_bytes(path: Path) -> None:
     store = loaded(path, f"{ALICE}  # alice\n")
 

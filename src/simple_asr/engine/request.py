@@ -17,7 +17,7 @@ from simple_asr.engine.seek_loop import FindVoiceBetween, SeekLoop, Shortcuts, W
 from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
 from simple_asr.engine.window import Answer, Detected, DetectLanguage, Window, WindowAudio
 from simple_asr.errors import InvalidParameter
-from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment, Transcript
 
 # A language this probable in the first window is not asked for again; see `_detection_audio`.
@@ -43,10 +43,12 @@ class Request:
         chunks: Sequence[Span] | None = None,
         find_voice: FindVoiceBetween | None = None,
         warnings: Sequence[str] = (),
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """With `chunks` of speech each is recognised by itself, and nothing between them.
 
         With `find_voice`, windows in which nobody speaks are left out (docs/decisions/0011).
+        The work goes on from a `checkpoint` of this model, unless there are chunks.
 
         Raises InvalidParameter for a prefix that leaves the model no room.
         """
@@ -88,6 +90,8 @@ class Request:
         self._telling = 0
         self._num_told = 0
         self._segments: list[Segment] = []
+        if checkpoint is not None and chunks is None and checkpoint.progress.model == info.name:
+            self._go_on_from(checkpoint)
 
     @property
     def is_finished(self) -> bool:
@@ -108,6 +112,14 @@ class Request:
         windows = self._windows(loop, loop.receive(window.step, answer))
         moved_on = (loop.seek, len(loop.segments)) != (seek_before, num_segments_before)
         return self._news() if moved_on or not windows else [], windows
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        [loop] = self._loops
+        loop.restore(checkpoint.segments, round(checkpoint.progress.fraction * loop.num_frames))
+        self._segments = list(checkpoint.segments)
+        self._num_told = len(self._segments)
+        if self._info.is_multilingual:
+            self._language = self._language or checkpoint.progress.language
 
     # The language --------------------------------------------------------------------------------
 
@@ -209,7 +221,8 @@ class Request:
         share = sum(loop.num_frames_done for loop in self._loops) / max(
             1, sum(loop.num_frames for loop in self._loops)
         )
-        return Progress(total * share if self._loops else total, total)
+        done = total * share if self._loops else total
+        return Progress(done, total, self._language, self._info.name)
 
     def _transcript(self) -> Transcript:
         return Transcript(

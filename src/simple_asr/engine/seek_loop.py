@@ -187,6 +187,26 @@ class SeekLoop:
         """All that was said so far."""
         return self._tokenizer.decode(self._tokens[len(self._initial_prompt) :])
 
+    def restore(self, segments: Sequence[Segment], num_frames_done: int) -> None:
+        """Puts a loop that has not started where it was after so many frames of its clips.
+
+        What is known of earlier windows is had from their segments: the prompt, where it was last
+        reset (not by a warm window that left no segment), where the last word ended.
+        """
+        self.segments = list(segments)
+        for segment in segments:
+            self._tokens.extend(segment.tokens)
+            self._reset_prompt_after(segment.temperature)
+        end = last_word_end(self.segments)
+        self._last_speech_end = end if end is not None else self._last_speech_end
+        left = num_frames_done
+        for index, (start, stop) in enumerate(self._clips):
+            length = max(0, min(stop, self._log_mel.content_frames) - start)
+            self._clip_index, self.seek = index, start + min(left, length)
+            if left < length:
+                return
+            left -= length
+
     def first_audio(self) -> WindowAudio | None:
         """The first window's sound, which `start` will use; None when there is nothing to hear."""
         self._span = self._span or self._next_span()
@@ -405,10 +425,14 @@ class SeekLoop:
         for segment in final:
             self._tokens.extend(segment.tokens)
         assert span.result is not None, "A window is accepted after it is judged"
-        is_too_warm = span.result.temperature > _WARMEST_CONTEXT
+        self._reset_prompt_after(span.result.temperature)
+        return self._go_on()
+
+    def _reset_prompt_after(self, temperature: float) -> None:
+        """The next window is not told what was said up to here, unless it may be trusted."""
+        is_too_warm = temperature > _WARMEST_CONTEXT
         if is_too_warm or not self._options.condition_on_previous_text:
             self._prompt_reset_since = len(self._tokens)
-        return self._go_on()
 
     def _go_on(self) -> Work | None:
         """The next window's first step, or None at the end."""

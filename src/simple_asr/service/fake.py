@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from simple_asr.errors import AsrError, EmptyMedia, ModelInUse, ModelNotFound, M
 from simple_asr.service.labels import label
 from simple_asr.service.models import ListedModel, ModelPlace, goes_by
 from simple_asr.service.transcriber import ModelState
-from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Effective, Processing, Segment, Transcript
 
 TRANSCRIPT = Transcript(
@@ -55,7 +55,8 @@ class FakeTranscriber:
 
     Set `error` to have it raised, `is_stuck` to have no answer ever come; `late_error` and
     `is_stuck_late` are the same after the first segment. `started` and `ended` tell of the last
-    call, across threads. Refuses what the real one refuses before it decodes.
+    call, across threads; `checkpoints` are what each was to go on from. Refuses what the real one
+    refuses before it decodes.
     """
 
     def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
@@ -71,6 +72,8 @@ class FakeTranscriber:
         self._stuck: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.is_stuck_late = False
         self.asked: list[Asked] = []
+        self.can_go_on = True
+        self.checkpoints: list[Checkpoint | None] = []
         self.started = threading.Event()
         self.ended = threading.Event()
 
@@ -84,16 +87,21 @@ class FakeTranscriber:
     def model_state(self) -> ModelState:
         return self.state
 
-    async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
+    async def events(
+        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+    ) -> AsyncGenerator[Event, None]:
         self.started.set()
         try:
+            self.checkpoints.append(checkpoint)
             await self._admit(media, options)
             if self.is_stuck:
                 self._stuck = asyncio.get_running_loop(), asyncio.Event()
                 await self._stuck[1].wait()
             duration = self.transcript.duration
-            yield Progress(0.0, duration)
-            for segment in self.transcript.segments:
+            known = checkpoint.segments if checkpoint and self.can_go_on else ()
+            if not known:
+                yield Progress(0.0, duration)
+            for segment in self.transcript.segments[len(known) :]:
                 yield SegmentDone(segment)
                 yield Progress(min(segment.end, duration), duration)
                 if self.is_stuck_late:

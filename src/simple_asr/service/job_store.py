@@ -69,6 +69,7 @@ jobs = sa.Table(
     sa.Column("seconds_before", sa.Double, nullable=False, default=0.0),
     sa.Column("duration", sa.Double),
     sa.Column("language", sa.String(16)),
+    sa.Column("model", sa.Text),
     sa.Column("started", sa.Double),
     sa.Column("ended", sa.Double),
     sa.Column("failure", sa.Text),
@@ -229,6 +230,7 @@ class JobStore:
                 seconds_done=sa.case((is_further, reached), else_=jobs.c.seconds_done),
                 duration=progress.seconds_total,
                 language=progress.language,
+                model=progress.model,
                 lease_until=now + self._lease_seconds,
             )
 
@@ -350,7 +352,7 @@ class JobStore:
         known = tuple(_segments(connection, job_id))
         if job.duration is None:
             return Lease(job, token, checkpoint=None)
-        progress = Progress(job.seconds_done, job.duration, job.language)
+        progress = Progress(job.seconds_done, job.duration, job.language, job.model or "")
         return Lease(job, token, Checkpoint(known, progress))
 
 

@@ -30,8 +30,8 @@ from simple_asr.service.jobs import (
     document_of,
     parameters_of,
 )
+from simple_asr.service.models import Models
 from simple_asr.service.parameters import TranscribeParameters
-from simple_asr.service.transcriber import Transcriber
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
 
@@ -59,7 +59,7 @@ class Jobs:
     """The jobs of this server. Owned by one event loop; its store is opened when it is needed."""
 
     def __init__(
-        self, transcriber: Transcriber, folder: Path, database_url: str, limits: JobLimits
+        self, transcriber: Models, folder: Path, database_url: str, limits: JobLimits
     ) -> None:
         """`folder` keeps the media of jobs."""
         self.folder = folder
@@ -208,16 +208,21 @@ class Jobs:
             await self._heed(lease, working.exception())
 
     async def _transcribe(self, lease: Lease) -> None:
-        parameters = parameters_of(lease.job.parameters)
-        await self.ask(lambda store: store.restart(lease))
+        """From the last checkpoint on, where the transcriber can; else from the beginning."""
+        options = parameters_of(lease.job.parameters).options
         path = JobFiles(self.folder).path(lease.job.id)
+        num_known = len(lease.checkpoint.segments) if lease.checkpoint else 0
         new: list[Segment] = []
-        async with aclosing(self._transcriber.events(path, parameters.options)) as events:
+        async with aclosing(self._transcriber.events(path, options, lease.checkpoint)) as events:
             async for event in events:
                 if isinstance(event, SegmentDone):
+                    if event.segment.id < num_known:
+                        await self.ask(lambda store: store.restart(lease))
+                        num_known = 0
                     new.append(event.segment)
                 elif isinstance(event, Progress):
                     await self._save(lease, new, event)
+                    num_known += len(new)
                     new = []
                 else:
                     await self._finish(lease, new, event)

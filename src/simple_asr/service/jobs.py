@@ -72,6 +72,7 @@ class Job:
     seconds_before: float
     duration: float | None
     language: str | None
+    model: str | None
     started: float | None
     ended: float | None
     failure: Failure | None
@@ -151,7 +152,7 @@ def document_of(parameters: TranscribeParameters) -> str:
     given = {
         "format": parameters.format.name,
         **parameters.options.model_dump(mode="json", exclude_unset=True),
-        **parameters.cues.model_dump(mode="json", exclude_unset=True),
+        **parameters.writing.model_dump(mode="json", exclude_unset=True),
     }
     return json.dumps(given, sort_keys=True)
 
@@ -159,11 +160,3 @@ def document_of(parameters: TranscribeParameters) -> str:
 def parameters_of(document: str) -> TranscribeParameters:
     """The parameters again. Raises RequestError where a newer server takes them no more."""
     return read_parameters(b"", documents=[document])
-
-
-def resumes(parameters: TranscribeParameters) -> bool:
-    """Whether work can go on from a checkpoint.
-
-    Chunks of speech are recognised side by side, and have no one place to go on from.
-    """
-    return parameters.options.chunking_strategy != "auto"

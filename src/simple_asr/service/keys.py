@@ -60,7 +60,7 @@ class Caller:
     """
 
     name: str
-    id: str = ""
+    id: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from simple_asr.errors import (
 from simple_asr.service.labels import label
 from simple_asr.service.shelf import Shelf
 from simple_asr.service.transcriber import LocalTranscriber, ModelState, Transcriber
-from simple_asr.transcript.events import Event
+from simple_asr.transcript.events import Checkpoint, Event
 from simple_asr.transcript.model import Transcript
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,16 @@ class ListedModel:
 
 
 class Models(Transcriber, Protocol):
-    """A transcriber that heeds `options.model`."""
+    """A transcriber that heeds `options.model`, and can go on with work that was stopped."""
+
+    def events(
+        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """As a Transcriber's; from `checkpoint` on, of which only what is new is told.
+
+        Where it cannot go on, it begins anew, with the segment 0.
+        """
+        ...
 
     def models(self) -> list[ListedModel]:
         """Every model, the default one first. Reads folders."""
@@ -172,11 +181,13 @@ class ModelPool:
             async with self._model(options.model) as transcriber:
                 return await transcriber.transcribe(media, options)
 
-    async def events(self, media: Path, options: TranscribeOptions) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+    ) -> AsyncGenerator[Event, None]:
         with self._admission():
             async with (
                 self._model(options.model) as transcriber,
-                aclosing(transcriber.events(media, options)) as events,
+                aclosing(transcriber.events(media, options, checkpoint)) as events,
             ):
                 async for event in events:
                     yield event

@@ -26,7 +26,7 @@ from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.service.receipt import effective_options
 from simple_asr.service.stopwatch import Stopwatch
-from simple_asr.transcript.events import Done, Event
+from simple_asr.transcript.events import Checkpoint, Done, Event
 from simple_asr.transcript.model import Transcript
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,9 @@ class LocalTranscriber:
         assert transcript is not None, "A stream of events ends with Done or an error"
         return transcript
 
-    async def events(self, media: Path, options: TranscribeOptions) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+    ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
         loop = asyncio.get_running_loop()
@@ -206,7 +208,7 @@ class LocalTranscriber:
 
         with engine.admission(), await self._decode(media, stopwatch) as recording:
             request = await loop.run_in_executor(
-                self._threads, self._prepare, recording, options, model, stopwatch
+                self._threads, self._prepare, recording, options, model, stopwatch, checkpoint
             )
             try:
                 stopwatch.submitted()
@@ -241,6 +243,7 @@ class LocalTranscriber:
         options: TranscribeOptions,
         model: Backend,
         stopwatch: Stopwatch,
+        checkpoint: Checkpoint | None,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
         log_mel = _WatchedLogMel(recording, model.info.n_mels, stopwatch.heard)
@@ -254,6 +257,7 @@ class LocalTranscriber:
             chunks=self._find_chunks(recording) if options.chunking_strategy == "auto" else None,
             find_voice=self._voice_finder(recording) if options.skips_non_speech else None,
             warnings=(*recording.warnings, *options.without_effect()),
+            checkpoint=checkpoint,
         )
 
     def _find_chunks(self, recording: Samples) -> list[Span]:

@@ -31,7 +31,7 @@ from simple_asr.service.parameters import (
     query_pairs,
     read_parameters,
 )
-from simple_asr.transcript.cues import CueOptions
+from simple_asr.transcript.formats import WritingOptions
 from simple_asr.transcript.model import Transcript
 
 router = APIRouter(default_response_class=JSONResponse)
@@ -39,7 +39,7 @@ router = APIRouter(default_response_class=JSONResponse)
 TheCaller = Annotated[Caller, Depends(known_caller)]
 
 MAX_PAGE = 100
-WRITING = frozenset({"format", *CueOptions.model_fields})
+WRITING = frozenset({"format", *WritingOptions.model_fields})
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 

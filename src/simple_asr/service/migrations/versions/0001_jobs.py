@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("seconds_before", sa.Double, nullable=False),
         sa.Column("duration", sa.Double),
         sa.Column("language", sa.String(16)),
+        sa.Column("model", sa.Text),
         sa.Column("started", sa.Double),
         sa.Column("ended", sa.Double),
         sa.Column("failure", sa.Text),

@@ -46,16 +46,22 @@ def wants_event_stream(request: Request) -> bool:
     return MEDIA_TYPE in (media_range.partition(";")[0].strip() for media_range in accepted)
 
 
-def message(data: object, event: str | None = None) -> bytes:
-    """One event with JSON for its data, and a name if it has one."""
-    return message_of_json(json.dumps(data, ensure_ascii=False, allow_nan=False), event)
+def message(data: object, event: str | None = None, event_id: int | None = None) -> bytes:
+    """One event with JSON for its data, and a name and an id if it has one.
+
+    A client that connects anew sends the id of the last event it had, as `Last-Event-ID`.
+    """
+    return message_of_json(json.dumps(data, ensure_ascii=False, allow_nan=False), event, event_id)
 
 
-def message_of_json(data: str, event: str | None = None) -> bytes:
+def message_of_json(data: str, event: str | None = None, event_id: int | None = None) -> bytes:
     """The same of JSON that is written already, on one line."""
     name = f"event: {event}\n" if event else ""
+    number = "" if event_id is None else f"id: {event_id}\n"
     # What is no UTF-8 becomes `\udc80`, which JSON reads as it was.
-    return f"{name}data: {data.translate(_LINE_ENDS)}\n\n".encode("utf-8", "backslashreplace")
+    return f"{name}{number}data: {data.translate(_LINE_ENDS)}\n\n".encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def comment(text: str) -> bytes:

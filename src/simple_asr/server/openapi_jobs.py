@@ -48,6 +48,7 @@ _EXAMPLE = {
     "error": None,
     "links": {
         "self": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f",
+        "events": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f/events",
         "result": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f/result",
     },
 }
@@ -96,6 +97,17 @@ JOB_RESPONSES: Responses = {
         {**_EXAMPLE, "text": "So far"},
     ),
     **problem_responses(401, 403, 404, 422, 503),
+}
+EVENTS_RESPONSES: Responses = {
+    200: {
+        "description": "The events `progress`, `segment`, and at the end `done` or `error`.",
+        "content": {
+            "text/event-stream": TRANSCRIBE_OPERATION["responses"]["200"]["content"][
+                "text/event-stream"
+            ]
+        },
+    },
+    **problem_responses(401, 403, 404, 409, 422, 503),
 }
 CANCEL_RESPONSES: Responses = {
     200: _answer("It was cancelled.", _JOB, {**_EXAMPLE, "state": "cancelled"}),

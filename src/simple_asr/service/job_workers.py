@@ -185,8 +185,10 @@ class Jobs:
 
     async def _wait_for_arrival(self) -> None:
         waiting = asyncio.ensure_future(self._arrival.wait())
-        await asyncio.wait({waiting}, timeout=POLL_SECONDS)
-        waiting.cancel()
+        try:
+            await asyncio.wait({waiting}, timeout=POLL_SECONDS)
+        finally:
+            waiting.cancel()
         self._arrival.clear()
 
     async def _run(self, lease: Lease) -> None:

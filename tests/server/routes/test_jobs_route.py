@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -47,6 +48,16 @@ async def until_something_is_said(client: httpx.AsyncClient, address: str) -> st
             return text
         await asyncio.sleep(0.01)
     raise AssertionError("nothing is said")
+
+
+def events_of(stream: str) -> list[tuple[str, str, Any]]:
+    """Name, id and data of each event."""
+    told = []
+    for block in stream.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] not in ":{")
+        if "event" in fields:
+            told.append((fields["event"], fields.get("id", ""), json.loads(fields["data"])))
+    return told
 
 
 @pytest.mark.usefixtures("working")
@@ -103,6 +114,50 @@ async def test_a_failed_job_says_why(
     assert failed["error"]["code"] == "unreadable_media"
     assert result.status_code == 409
     assert "This is no audio." in result.json()["detail"]
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_stream_tells_what_is_known_and_what_comes(client: httpx.AsyncClient) -> None:
+    address = (await client.post("/jobs?format=text", **FORM)).headers["Location"]
+
+    stream = await client.get(f"{address}/events")
+    told = events_of(stream.text)
+
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    assert [name for name, _, _ in told if name != "progress"] == ["segment", "done"]
+    assert ("segment", "1", json.loads(FORMATS["json"].write(TRANSCRIPT))["segments"][0]) in told
+    assert told[-1][2]["content"] == FORMATS["text"].write(TRANSCRIPT)
+    assert [data["fraction"] for name, _, data in told if name == "progress"][-1] == 1.0
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_stream_goes_on_after_the_last_event_its_client_had(
+    client: httpx.AsyncClient,
+) -> None:
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+    await until(client, address, "done")
+
+    anew = await client.get(f"{address}/events", headers={"Last-Event-ID": "1"})
+    of_no_id_of_ours = await client.get(f"{address}/events", headers={"Last-Event-ID": "x"})
+
+    assert [name for name, _, _ in events_of(anew.text)] == ["progress", "done"]
+    assert "segment" in [name for name, _, _ in events_of(of_no_id_of_ours.text)]
+
+
+@pytest.mark.usefixtures("working")
+async def test_the_stream_of_a_job_that_is_cancelled_ends_with_an_error(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck_late = True
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+    await until_something_is_said(client, address)
+
+    reading = asyncio.ensure_future(client.get(f"{address}/events"))
+    await client.delete(address)
+    told = events_of((await reading).text) or [("error", "", reading.result().json())]
+
+    name, _, problem = told[-1]
+    assert (name, problem["code"]) == ("error", "job_not_done")
 
 
 async def test_a_job_belongs_to_its_key(

@@ -6,7 +6,10 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from datetime import datetime, timezone
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -14,31 +17,44 @@ from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import InvalidParameter, JobNotDone
 from simple_asr.server.dependencies import TheServices, known_caller
+from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi_jobs import (
     CANCEL_RESPONSES,
+    EVENTS_RESPONSES,
     JOB_OPERATION,
     JOB_RESPONSES,
     JOBS_RESPONSES,
     RESULT_OPERATION,
 )
 from simple_asr.server.record import record_of
+from simple_asr.server.transcript_messages import (
+    all_warnings,
+    done_message,
+    error_message,
+    progress_message,
+    segment_message,
+)
 from simple_asr.server.warning_header import warning_header
-from simple_asr.service.jobs import Job
+from simple_asr.service.job_store import JobStore
+from simple_asr.service.job_workers import Jobs
+from simple_asr.service.jobs import Job, parameters_of
 from simple_asr.service.keys import Caller
 from simple_asr.service.parameters import (
     TranscribeParameters,
     query_pairs,
     read_parameters,
 )
+from simple_asr.transcript.events import Progress
 from simple_asr.transcript.formats import WritingOptions
-from simple_asr.transcript.model import Transcript
 
 router = APIRouter(default_response_class=JSONResponse)
 
 TheCaller = Annotated[Caller, Depends(known_caller)]
 
 MAX_PAGE = 100
+# How often a stream looks for news: a window takes longer than that.
+LOOK_SECONDS = 0.5
 WRITING = frozenset({"format", *WritingOptions.model_fields})
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
@@ -109,8 +125,62 @@ async def result(
     return Response(
         content,
         media_type=parameters.format.media_type,
-        headers=warning_header(_warnings(transcript, parameters)),
+        headers=warning_header(all_warnings(transcript, parameters)),
     )
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="A job as it goes on, as a stream of events",
+    response_class=Response,
+    responses=EVENTS_RESPONSES,
+)
+async def events(
+    job_id: str,
+    request: Request,
+    services: TheServices,
+    caller: TheCaller,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The events of `POST /transcribe`, whenever one comes: first what is known already.
+
+    The id of a `segment` is how many there were; with `Last-Event-ID` those are not told again.
+    """
+    found = await services.jobs.ask(lambda store: store.get(job_id, caller.id))
+    messages = _messages(services.jobs, found, _num_told(last_event_id))
+    async with AsyncExitStack() as resources:
+        return await open_event_stream(request, messages, error_message, resources)
+
+
+async def _messages(jobs: Jobs, job: Job, num_told: int) -> AsyncGenerator[bytes, None]:
+    """What is not told yet, as it comes; the store is asked again and again, since the worker may
+    be another server's.
+    """
+    parameters = parameters_of(job.parameters)
+    seconds_told = None
+    while True:
+        # Before the segments: of a job that has ended, all of them are there.
+        job = await jobs.ask(partial(JobStore.get, job_id=job.id, owner=job.owner))
+        for segment in await jobs.ask(partial(JobStore.segments, job_id=job.id, since=num_told)):
+            num_told = segment.id + 1
+            yield segment_message(segment, num_told)
+        if job.duration is not None and job.seconds_done != seconds_told:
+            seconds_told = job.seconds_done
+            progress = Progress(job.seconds_done, job.duration)
+            yield progress_message(progress, job.eta_seconds(time.time()))
+        if job.state == "done":
+            transcript = await jobs.ask(partial(JobStore.transcript, job_id=job.id))
+            yield await asyncio.to_thread(done_message, transcript, parameters)
+            return
+        if job.has_ended:
+            raise _ended_without_result(job)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _num_told(last_event_id: str | None) -> int:
+    """An id that we have not given is taken for none, as the standard has it."""
+    is_ours = last_event_id is not None and re.fullmatch(r"\d{1,9}", last_event_id, re.ASCII)
+    return int(last_event_id or 0) if is_ours else 0
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel or remove a job", responses=CANCEL_RESPONSES)
@@ -156,16 +226,18 @@ def _writing_parameters(query: bytes, job: Job) -> tuple[bool, TranscribeParamet
 
 
 def _not_done(job: Job) -> JobNotDone:
-    if job.failure is not None:
-        return JobNotDone(f"The job failed: {job.failure.detail}")
+    if job.has_ended:
+        return _ended_without_result(job)
     return JobNotDone(
         f"The job is {job.state}, so there is no whole result. partial=true gives what is "
         "recognised so far."
     )
 
 
-def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
-    return [*transcript.warnings, *parameters.without_effect()]
+def _ended_without_result(job: Job) -> JobNotDone:
+    if job.failure is not None:
+        return JobNotDone(f"The job failed ({job.failure.code}): {job.failure.detail}")
+    return JobNotDone(f"The job is {job.state}, so there is no whole result.")
 
 
 def _fields(job: Job) -> dict[str, object]:
@@ -182,7 +254,7 @@ def _fields(job: Job) -> dict[str, object]:
         "ended": _timestamp(job.ended),
         "error": job.failure
         and {"code": job.failure.code, "title": job.failure.title, "detail": job.failure.detail},
-        "links": {"self": address, "result": f"{address}/result"},
+        "links": {"self": address, "events": f"{address}/events", "result": f"{address}/result"},
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,24 +10,22 @@ from contextlib import AsyncExitStack
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from simple_asr.errors import AsrError
 from simple_asr.server.cancellation import unless_caller_leaves
 from simple_asr.server.dependencies import NEEDS_KEY, TheServices
-from simple_asr.server.event_stream import (
-    message,
-    message_of_json,
-    open_event_stream,
-    wants_event_stream,
-)
+from simple_asr.server.event_stream import open_event_stream, wants_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
-from simple_asr.server.problems import problem_json
 from simple_asr.server.record import RequestRecord, record_of
-from simple_asr.server.warning_header import shown_warnings, warning_header
+from simple_asr.server.transcript_messages import (
+    all_warnings,
+    done_message,
+    error_message,
+    progress_message,
+    segment_message,
+)
+from simple_asr.server.warning_header import warning_header
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.events import Event, Progress, SegmentDone
-from simple_asr.transcript.formats import segment_fields
-from simple_asr.transcript.model import Transcript
 
 router = APIRouter()
 
@@ -57,7 +54,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
         if wants_event_stream(request):
             events = services.transcriber.events(body.media, parameters.options)
             messages = _messages(events, parameters, record)
-            return await open_event_stream(request, messages, _error_message, resources)
+            return await open_event_stream(request, messages, error_message, resources)
         transcript = await unless_caller_leaves(
             request, services.transcriber.transcribe(body.media, parameters.options)
         )
@@ -67,7 +64,7 @@ async def transcribe(request: Request, services: TheServices) -> Response:
     return Response(
         content,
         media_type=parameters.format.media_type,
-        headers=warning_header(_warnings(transcript, parameters)),
+        headers=warning_header(all_warnings(transcript, parameters)),
     )
 
 
@@ -80,38 +77,9 @@ async def _messages(
         if isinstance(event, Progress):
             record.audio_seconds = event.seconds_total
             began = began or time.monotonic()
-            yield message(_progress(event, time.monotonic() - began), "progress")
+            yield progress_message(event, event.eta_seconds(time.monotonic() - began))
         elif isinstance(event, SegmentDone):
-            yield message(segment_fields(event.segment), "segment")
+            yield segment_message(event.segment)
         else:
             record.note(event.transcript)
-            yield await asyncio.to_thread(_done, event.transcript, parameters)
-
-
-def _progress(progress: Progress, elapsed: float) -> dict[str, object]:
-    eta = progress.eta_seconds(elapsed)
-    return {
-        "fraction": round(progress.fraction, 4),
-        "seconds_done": round(progress.seconds_done, 2),
-        "duration": round(progress.seconds_total, 2),
-        "eta_seconds": None if eta is None else round(eta, 1),
-    }
-
-
-def _done(transcript: Transcript, parameters: TranscribeParameters) -> bytes:
-    """The last event: what the answer would be without a stream."""
-    content = parameters.write(transcript)
-    done = {
-        "format": parameters.format.name,
-        "content": json.loads(content) if parameters.format.is_json else content,
-        "warnings": _warnings(transcript, parameters),
-    }
-    return message(done, "done")
-
-
-def _error_message(error: AsrError, request_id: str) -> bytes:
-    return message_of_json(problem_json(error, request_id), "error")
-
-
-def _warnings(transcript: Transcript, parameters: TranscribeParameters) -> list[str]:
-    return shown_warnings([*transcript.warnings, *parameters.without_effect()])
+            yield await asyncio.to_thread(done_message, event.transcript, parameters)

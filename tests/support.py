@@ -42,6 +42,7 @@ class Noise:
 
     def __init__(self, seconds: float, silent: Sequence[tuple[float, float]] = ()) -> None:
         self.num_samples = int(seconds * 16_000)
+        self.channels = [self]
         self._waveform = np.random.default_rng(1).normal(0, 0.05, self.num_samples)
         for start, end in silent:
             self._waveform[int(start * 16_000) : int(end * 16_000)] = 0

@@ -139,6 +139,11 @@ class NoAudioTrack(MediaError):
     title = "No audio track"
 
 
+class TooManyChannels(MediaError):
+    code = "too_many_channels"
+    title = "Too many channels"
+
+
 class MediaLimitExceeded(MediaError):
     code = "media_limit_exceeded"
     title = "Media over the limit"

@@ -7,8 +7,10 @@ import pytest
 from simple_asr.audio.decoder_protocol import (
     Answer,
     DecodeLimits,
+    DecodeRequest,
     Done,
     Failed,
+    PcmFormat,
     Progress,
     Ready,
     from_line,
@@ -24,6 +26,7 @@ from simple_asr.audio.decoder_protocol import (
         Progress(960_000),
         Done(()),
         Done(("The file is damaged.", "Второе предупреждение.\nwith a line end")),
+        Done((), num_channels=8),
         Failed("unreadable_media", "No audio."),
     ],
 )
@@ -49,6 +52,9 @@ def test_an_answer_survives_the_wire_as_one_line(answer: Answer) -> None:
         b'{"samples": -1}',
         b'{"samples": 1' + b"0" * 400 + b"}",
         b'{"done": "a sentence"}',
+        b'{"done": []}',
+        b'{"done": [], "channels": 0}',
+        b'{"done": [], "channels": 9}',
         b'{"error": "unreadable_media"}',
         b'{"error": 1, "detail": "a sentence"}',
         b"[" * 16_000,
@@ -63,3 +69,14 @@ def test_limits_survive_the_command_line() -> None:
     limits = DecodeLimits(max_seconds=0.5, timeout=2.5, max_raw_bytes=10, memory_bytes=20)
 
     assert DecodeLimits.from_json(limits.to_json()) == limits
+
+
+@pytest.mark.parametrize(
+    "request_", [DecodeRequest(), DecodeRequest(True, PcmFormat("mulaw", 8000, num_channels=2))]
+)
+def test_a_request_survives_the_wire_as_one_line(request_: DecodeRequest) -> None:
+    line = request_.to_line()
+
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert DecodeRequest.from_line(line) == request_

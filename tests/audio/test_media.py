@@ -18,26 +18,34 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from simple_asr.audio import media
-from simple_asr.audio.decoder_protocol import DecodeLimits
+from simple_asr.audio.decoder_protocol import (
+    MIX,
+    DecodeLimits,
+    DecodeRequest,
+    PcmFormat,
+    SampleFormat,
+)
 from simple_asr.errors import (
     EmptyMedia,
     MediaLimitExceeded,
     NoAudioTrack,
     StorageFull,
+    TooManyChannels,
     UnreadableMedia,
 )
 
 NO_LIMITS = DecodeLimits()
+SPLIT = DecodeRequest(splits_channels=True)
 
 
 def decode(
-    path: Path, limits: DecodeLimits = NO_LIMITS
+    path: Path, limits: DecodeLimits = NO_LIMITS, request: DecodeRequest = MIX
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Samples and warnings."""
     spool_file = path.with_suffix(".samples")
     with io.FileIO(path) as source, io.FileIO(spool_file, "wb") as output:
         writer = media.SampleWriter(output, limits, lambda _num_samples: None)
-        warnings = media.decode(source, writer, limits)
+        warnings = media.decode(source, writer, limits, request)
     return np.fromfile(spool_file, dtype=np.int16), warnings
 
 
@@ -387,3 +395,96 @@ def test_a_full_disk_is_the_servers_fault_not_the_files(tmp_path: Path) -> None:
 
         with pytest.raises(StorageFull, match="no disk space"):
             media.decode(source, writer, NO_LIMITS)
+
+
+# Channel by channel -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 3, 8])
+def test_split_channels_are_interleaved_as_they_were(tmp_path: Path, num_channels: int) -> None:
+    channels = [sine(16_000, 16_000, 100 * (index + 1)) for index in range(num_channels)]
+
+    decoded, _ = decode(write_channels(tmp_path / "call.wav", channels, 16_000), request=SPLIT)
+
+    assert np.array_equal(decoded.reshape(-1, num_channels), np.stack(channels, axis=1))
+
+
+def test_more_channels_than_are_transcribed_separately_are_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "array.wav", sine(1000, 16_000), 16_000, channels=9)
+
+    with pytest.raises(TooManyChannels, match="9 channels; at most 8"):
+        decode(path, request=SPLIT)
+
+
+def test_each_split_channel_counts_as_audio_of_its_own(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "call.wav", sine(16_000, 16_000), 16_000, channels=2)
+
+    decode(path, DecodeLimits(max_seconds=2), SPLIT)
+    with pytest.raises(MediaLimitExceeded, match="in all its channels together"):
+        decode(path, DecodeLimits(max_seconds=1.9), SPLIT)
+
+
+# Raw samples ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sample_format", "numpy_type", "full_scale"),
+    [
+        ("s16le", "<i2", 2**15),
+        ("s16be", ">i2", 2**15),
+        ("s8", "i1", 2**7),
+        ("s32le", "<i4", 2**31),
+        ("s32be", ">i4", 2**31),
+        ("f32le", "<f4", 1),
+        ("f32be", ">f4", 1),
+        ("f64le", "<f8", 1),
+        ("f64be", ">f8", 1),
+    ],
+)
+def test_raw_samples_are_read_as_they_are_said_to_be(
+    tmp_path: Path, sample_format: SampleFormat, numpy_type: str, full_scale: float
+) -> None:
+    wave_ = sine(16_000, 16_000) / 32_768
+    path = tmp_path / "raw"
+    path.write_bytes((wave_ * full_scale).astype(numpy_type).tobytes())
+
+    decoded, warnings = decode(path, request=raw(sample_format))
+
+    assert np.abs(decoded / 32_768 - wave_).max() < 0.01
+    assert warnings == ()
+
+
+@pytest.mark.parametrize("sample_format", ["mulaw", "alaw"])
+def test_telephone_codings_are_read(tmp_path: Path, sample_format: SampleFormat) -> None:
+    path = write_encoded(tmp_path / "call.wav", f"pcm_{sample_format}", sine(8000, 8000), 8000)
+    expected, _ = decode(path)
+    coded = path.read_bytes()[-8000:]
+    path.write_bytes(coded)
+
+    decoded, _ = decode(path, request=raw(sample_format, rate=8000))
+
+    assert np.array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("num_channels", [2, 5])
+def test_raw_channels_can_be_split(tmp_path: Path, num_channels: int) -> None:
+    channels = np.stack([sine(16_000, 16_000, 100 * (i + 1)) for i in range(num_channels)], axis=1)
+    path = tmp_path / "raw"
+    path.write_bytes(channels.astype("<i2").tobytes())
+    pcm = PcmFormat("s16le", 16_000, num_channels)
+
+    decoded, _ = decode(path, request=DecodeRequest(splits_channels=True, pcm=pcm))
+
+    assert np.array_equal(decoded.reshape(-1, num_channels), channels)
+
+
+def test_a_container_said_to_be_raw_is_noise_and_never_opened(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "tone.wav", sine(1600, 16_000), 16_000)
+
+    decoded, _ = decode(path, request=raw("s16le"))
+
+    assert len(decoded) == 1600 + 44 // 2
+
+
+def raw(sample_format: SampleFormat, rate: int = 16_000) -> DecodeRequest:
+    return DecodeRequest(pcm=PcmFormat(sample_format, rate, 1))

@@ -89,3 +89,16 @@ def test_a_file_cut_short_under_it_is_an_error_not_silence(tmp_path: Path) -> No
 
         with pytest.raises(OSError, match="cut short"):
             recording.read(0, 1000)
+
+
+def test_channels_are_read_one_by_one(tmp_path: Path) -> None:
+    left, right = np.arange(100, dtype=np.int16), -np.arange(100, dtype=np.int16)
+    path = tmp_path / "samples"
+    path.write_bytes(np.stack([left, right], axis=1).tobytes())
+
+    with path.open("rb") as file, Recording(file, num_channels=2) as recording:
+        first, second = recording.channels
+
+        assert (first.num_samples, recording.duration) == (100, 100 / 16_000)
+        assert np.array_equal(first.read(0, 100) * 32_768, left)
+        assert np.array_equal(second.read(-5, 50)[5:] * 32_768, right[:50])

@@ -110,8 +110,8 @@ def test_a_system_without_walls_for_decoders_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impostor = tmp_path / "decoder"
-    answers = '{"ready": ["seccomp"]}', '{"done": []}'
-    impostor.write_text(f"#!/bin/sh\necho '{answers[0]}' >&0; head -c 1; echo '{answers[1]}' >&0")
+    answers = '{"ready": ["seccomp"]}', '{"done": [], "channels": 1}'
+    impostor.write_text(f"#!/bin/sh\necho '{answers[0]}' >&0; read -r _; echo '{answers[1]}' >&0")
     impostor.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(impostor))
 

@@ -78,7 +78,8 @@ class Sender:
 
     def request(self, headers: dict[str, str]) -> Request:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return Request({"type": "http", "method": "POST", "headers": raw}, self.receive)
+        scope = {"type": "http", "method": "POST", "headers": raw, "query_string": b""}
+        return Request(scope, self.receive)
 
 
 async def taken(
@@ -126,6 +127,12 @@ async def test_a_raw_body_is_the_file(tmp_path: Path) -> None:
     assert media == b"RIFF"
     assert body.fields == ()
     assert body.documents == ()
+
+
+async def test_a_type_of_raw_samples_comes_as_parameters(tmp_path: Path) -> None:
+    body, _ = await taken(tmp_path, {"content-type": "audio/pcm;rate=8000"}, b"\0\0")
+
+    assert dict(body.fields) == {"pcm_format": "s16le", "pcm_rate": "8000"}
 
 
 async def test_a_media_type_is_known_in_any_case(tmp_path: Path) -> None:

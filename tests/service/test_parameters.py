@@ -39,6 +39,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "compression_ratio_threshold": ("null", None),
     "keep_when_all_fail": ("last", "last"),
     "skip_non_speech": ("false", False),
+    "channels": ("split", "split"),
+    "pcm_rate": ("8000", 8000),
+    "pcm_format": ("mulaw", "mulaw"),
+    "pcm_channels": ("2", 2),
     "logprob_threshold": ("-0.5", -0.5),
     "no_speech_threshold": ("0.7", 0.7),
     "condition_on_previous_text": ("false", False),
@@ -76,6 +80,8 @@ COMPANIONS = {
     "max_words_per_line": {"word_timestamps": "true"},
     "highlight_words": {"word_timestamps": "true"},
     "split_at_sentences": {"word_timestamps": "true"},
+    "pcm_format": {"pcm_rate": "16000"},
+    "pcm_channels": {"pcm_rate": "16000"},
 }
 
 
@@ -147,6 +153,7 @@ def test_the_same_value_twice_is_no_contradiction() -> None:
         (b"format=json", [("format", "text")], []),
         (b"", [], ['{"task": "translate", "task": "transcribe"}']),
         (b"", [("patience", "1")], []),
+        (b"pcm_format=f32le", [], []),
         (b"", [("max_line_width", "42")], []),
         (b"", [("highlight_words", "true"), ("word_timestamps", "false")], []),
     ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.audio.decode import DecodeLimits, DecodeRequest, DecoderPool
 from simple_asr.engine.backends.ctranslate2 import load_replicas
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.options import TranscribeOptions
@@ -27,7 +29,7 @@ from simple_asr.errors import (
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
-from tests.support import WAIT, Noise
+from tests.support import WAIT, Noise, hiss
 
 ENGLISH = TranscribeOptions(language="en")
 
@@ -300,7 +302,9 @@ class HeldDecoder:
         self.gate = threading.Event()
         self.recording = HeldRecording(1.0)
 
-    def decode(self, media: Path, on_progress: Callable[[float], None]) -> HeldRecording:
+    def decode(
+        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
+    ) -> HeldRecording:
         self.is_working.set()
         self.gate.wait()
         return self.recording
@@ -418,3 +422,65 @@ def test_where_nobody_speaks_nothing_is_written(
 
     assert len(clips) == 6
     assert [(t.text, t.segments) for t in transcripts] == [("", ())] * len(clips)
+
+
+# Channels, and raw samples ----------------------------------------------------------------------
+
+
+def write_stereo(path: Path) -> Path:
+    """Two seconds of different hiss in each of two channels."""
+    left, right = np.frombuffer(hiss(2), "<i2"), np.frombuffer(hiss(2)[::-1], "<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.stack([left, right], axis=1).tobytes())
+    return path
+
+
+def test_split_channels_are_recognised_together_and_told_apart(
+    transcriber: LocalTranscriber, backend: FakeBackend, tmp_path: Path
+) -> None:
+    options = TranscribeOptions(language="en", channels="split")
+
+    transcript = asyncio.run(transcriber.transcribe(write_stereo(tmp_path / "call.wav"), options))
+
+    assert [(segment.id, segment.channel) for segment in transcript.segments] == [(0, 0), (1, 1)]
+    assert transcript.text == " Hello. Hello."
+    assert transcript.duration == 2.0
+
+
+def test_mixed_channels_have_no_label(transcriber: LocalTranscriber, tmp_path: Path) -> None:
+    transcript = asyncio.run(transcriber.transcribe(write_stereo(tmp_path / "call.wav"), ENGLISH))
+
+    assert [segment.channel for segment in transcript.segments] == [None]
+
+
+def test_raw_samples_are_decoded_as_the_options_say(
+    transcriber: LocalTranscriber, tmp_path: Path
+) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(hiss(2))
+    options = TranscribeOptions(language="en", pcm_rate=8000, pcm_channels=2)
+
+    transcript = asyncio.run(transcriber.transcribe(path, options))
+
+    assert transcript.duration == 2.0
+    with pytest.raises(UnreadableMedia):
+        asyncio.run(transcriber.transcribe(path, ENGLISH))
+
+
+@pytest.mark.weights
+def test_who_speaks_on_which_channel_is_heard(build: Build, base_model: Path, shared: Path) -> None:
+    replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=0)
+    transcriber = build(lambda: LoadedModel(replicas))
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    call = shared / "data" / "audio" / "en" / "fw_stereo_diarization.wav"
+
+    transcript = asyncio.run(
+        transcriber.transcribe(call, TranscribeOptions(language="en", channels="split"))
+    )
+
+    said = {segment.channel: segment.text for segment in transcript.segments}
+    assert set(said) == {0, 1}
+    assert "wizard" in said[0]
+    assert "horizon" in said[1]

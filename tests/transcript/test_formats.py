@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simple_asr.transcript.cues import cues, milliseconds, one_line
-from simple_asr.transcript.formats import FORMATS, WritingOptions
+from simple_asr.transcript.formats import FORMATS, WritingOptions, segment_fields
 from simple_asr.transcript.model import Effective, Processing, Segment, Transcript, Word
 
 
@@ -380,3 +380,10 @@ def test_of_no_audio_there_is_no_real_time_factor() -> None:
     document = json.loads(FORMATS["json"].write(nothing, WritingOptions(receipt=True)))
 
     assert document["processing"]["real_time_factor"] is None
+
+
+def test_a_channel_stands_in_segments_of_split_channels_alone() -> None:
+    segment = Segment(0, 0, 0.0, 1.0, " Hello.", (), 0.0, -0.2, 1.0, 0.0, channel=1)
+
+    assert segment_fields(segment)["channel"] == 1
+    assert "channel" not in segment_fields(replace(segment, channel=None))

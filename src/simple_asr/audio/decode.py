@@ -29,9 +29,10 @@ from typing import IO
 from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.decoder_protocol import (
     MAX_LINE_BYTES,
-    REQUEST,
+    MIX,
     Answer,
     DecodeLimits,
+    DecodeRequest,
     Done,
     Failed,
     Progress,
@@ -46,10 +47,11 @@ from simple_asr.errors import (
     NoAudioTrack,
     ShuttingDown,
     StorageFull,
+    TooManyChannels,
     UnreadableMedia,
 )
 
-__all__ = ["DecodeLimits", "DecoderPool"]
+__all__ = ["DecodeLimits", "DecodeRequest", "DecoderPool"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,18 +93,24 @@ class DecoderPool:
         ids = (decoder.process_id for decoder in self._decoders)
         return tuple(process_id for process_id in ids if process_id is not None)
 
-    def decode(self, media: Path, on_progress: OnProgress = lambda _seconds: None) -> Recording:
-        """The sound of a media file, 16 kHz mono. Blocks; any thread may call it.
+    def decode(
+        self,
+        media: Path,
+        on_progress: OnProgress = lambda _seconds: None,
+        request: DecodeRequest = MIX,
+    ) -> Recording:
+        """The sound of a media file, 16 kHz. Blocks; any thread may call it.
 
         `on_progress` is called once a minute of audio. Raises EmptyMedia, UnreadableMedia,
-        NoAudioTrack, MediaLimitExceeded, DecoderUnavailable, StorageFull, ShuttingDown.
+        NoAudioTrack, MediaLimitExceeded, TooManyChannels, DecoderUnavailable, StorageFull,
+        ShuttingDown.
         """
         with contextlib.ExitStack() as undo:
             with self._decoder() as decoder, _open_media(media) as source:
                 samples = undo.enter_context(_spool_file(self._spool))
-                warnings = decoder.decode(source.fileno(), samples.fileno(), on_progress)
+                done = decoder.decode(request, source.fileno(), samples.fileno(), on_progress)
             undo.pop_all()
-        return Recording(samples, warnings)
+        return Recording(samples, done.warnings, done.num_channels)
 
     def close(self) -> None:
         """Ends every process. Callers under way and in line get ShuttingDown."""
@@ -220,8 +228,10 @@ class _Decoder:
             self._process.wait()
             self._process = None
 
-    def decode(self, media: int, samples: int, on_progress: OnProgress) -> tuple[str, ...]:
-        """Has the file at descriptor `media` written to `samples`; returns warnings.
+    def decode(
+        self, request: DecodeRequest, media: int, samples: int, on_progress: OnProgress
+    ) -> Done:
+        """Has the file at descriptor `media` written to `samples`.
 
         Raises as DecoderPool.decode. Fit for another file only if the process itself had the last
         word.
@@ -230,14 +240,15 @@ class _Decoder:
         self._num_files += 1
         self._await_ready()
         deadline = time.monotonic() + self._limits.timeout
-        self._ask(media, samples)
+        self._ask(request, media, samples)
         while True:
             match self._answer(deadline):
                 case Progress(num_samples):
                     on_progress(num_samples / SAMPLE_RATE)
-                case Done(warnings):
+                case Done(warnings, num_channels):
                     self._is_busy = False
-                    return tuple(text[:_MAX_SENTENCE] for text in warnings[:_MAX_SENTENCES])
+                    shown = tuple(text[:_MAX_SENTENCE] for text in warnings[:_MAX_SENTENCES])
+                    return Done(shown, num_channels)
                 case Failed(code, detail):
                     self._is_busy = False
                     raise _REPORTED.get(code, UnreadableMedia)(detail[:_MAX_SENTENCE])
@@ -255,10 +266,10 @@ class _Decoder:
             self.missing_protections = answer.unhardened
         self._is_ready = True
 
-    def _ask(self, media: int, samples: int) -> None:
+    def _ask(self, request: DecodeRequest, media: int, samples: int) -> None:
         assert self._connection is not None, "only a started decoder is asked"
         try:
-            socket.send_fds(self._connection, [REQUEST], [media, samples])
+            socket.send_fds(self._connection, [request.to_line()], [media, samples])
         except OSError as error:
             raise self._crash(error) from None
 
@@ -382,7 +393,14 @@ def _unavailable() -> DecoderUnavailable:
 # What a process may report, and how much it may say of it.
 _REPORTED = {
     error.code: error
-    for error in (EmptyMedia, MediaLimitExceeded, NoAudioTrack, StorageFull, UnreadableMedia)
+    for error in (
+        EmptyMedia,
+        MediaLimitExceeded,
+        NoAudioTrack,
+        StorageFull,
+        TooManyChannels,
+        UnreadableMedia,
+    )
 }
 _MAX_SENTENCES = 8
 _MAX_SENTENCE = 400

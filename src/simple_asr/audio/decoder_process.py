@@ -20,9 +20,10 @@ from collections.abc import Callable
 from simple_asr.audio import media, sandbox
 from simple_asr.audio.decoder_protocol import (
     BYTES_PER_SAMPLE,
-    REQUEST,
+    MAX_LINE_BYTES,
     Answer,
     DecodeLimits,
+    DecodeRequest,
     Done,
     Failed,
     Progress,
@@ -42,10 +43,10 @@ def main() -> None:
 
     media.prepare()
     send(connection, Ready(harden(limits)))
-    while (files := receive_files(connection)) is not None:
-        source, spool_file = files
+    while (received := receive_request(connection)) is not None:
+        request, source, spool_file = received
         with source, spool_file:
-            answer = decode(source, spool_file, limits, report)
+            answer = decode(request, source, spool_file, limits, report)
         send(connection, answer)
 
 
@@ -87,16 +88,21 @@ def _end_with_parent() -> bool:
     return bool(ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0) == 0)
 
 
-def receive_files(connection: socket.socket) -> tuple[io.FileIO, io.FileIO] | None:
-    """Media and spool file of the next request; None once the server has closed its end."""
-    request, descriptors, _, _ = socket.recv_fds(connection, len(REQUEST), 2)
-    if not request:
+def receive_request(
+    connection: socket.socket,
+) -> tuple[DecodeRequest, io.FileIO, io.FileIO] | None:
+    """The next request, its media and spool file; None once the server has closed its end."""
+    line, descriptors, _, _ = socket.recv_fds(connection, MAX_LINE_BYTES, 2)
+    if not line:
         return None
+    while not line.endswith(b"\n"):
+        line += connection.recv(MAX_LINE_BYTES)
     source, spool_file = descriptors
-    return io.FileIO(source, "rb"), io.FileIO(spool_file, "wb")
+    return DecodeRequest.from_line(line), io.FileIO(source, "rb"), io.FileIO(spool_file, "wb")
 
 
 def decode(
+    request: DecodeRequest,
     source: io.FileIO,
     spool_file: io.FileIO,
     limits: DecodeLimits,
@@ -105,7 +111,8 @@ def decode(
     """One request. What nobody foresaw ends the process, and the server knows what to say then."""
     writer = media.SampleWriter(spool_file, limits, report)
     try:
-        return Done(media.decode(source, writer, limits))
+        warnings = media.decode(source, writer, limits, request)
+        return Done(warnings, writer.num_channels)
     except AsrError as error:
         return Failed(error.code, error.detail)
     except MemoryError:

@@ -23,14 +23,25 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from simple_asr.audio import SAMPLE_RATE
-from simple_asr.audio.decoder_protocol import BYTES_PER_SAMPLE, DecodeLimits
-from simple_asr.audio.resampler import MonoResampler, Resampler
+from simple_asr.audio.decoder_protocol import (
+    BYTES_PER_SAMPLE,
+    MAX_CHANNELS,
+    MAX_RATE,
+    MAX_SPLIT_CHANNELS,
+    MIN_RATE,
+    MIX,
+    DecodeLimits,
+    DecodeRequest,
+    PcmFormat,
+)
+from simple_asr.audio.resampler import MonoResampler, Resampler, SplitResampler
 from simple_asr.errors import (
     EmptyMedia,
     MediaError,
     MediaLimitExceeded,
     NoAudioTrack,
     StorageFull,
+    TooManyChannels,
     UnreadableMedia,
 )
 
@@ -47,11 +58,6 @@ REFUSED_DECODERS = frozenset({"ffwavesynth", "sonic"})
 # Bytes, and microseconds of audio, libavformat may look at before it must know what the file is.
 PROBE_SIZE = 5_000_000
 MAX_TRACKS = 64
-
-# Between the slowest telephone codec and the fastest converter, with room. At 1 Hz one frame of a
-# 55-byte file lasts 18 hours, and the resampler would allocate them: checked before it.
-MIN_RATE, MAX_RATE = 2_000, 768_000
-MAX_CHANNELS = 64
 
 SAMPLES_PER_REPORT = 60 * SAMPLE_RATE
 WRITE_BYTES = 65_536
@@ -89,22 +95,28 @@ def prepare() -> None:
             importlib.import_module(module.name)
 
 
-def decode(media: io.FileIO, writer: SampleWriter, limits: DecodeLimits) -> tuple[str, ...]:
+def decode(
+    media: io.FileIO,
+    writer: SampleWriter,
+    limits: DecodeLimits,
+    request: DecodeRequest = MIX,
+) -> tuple[str, ...]:
     """Writes the first audio track that decodes; returns warnings for the caller.
 
-    Raises UnreadableMedia, EmptyMedia, NoAudioTrack, MediaLimitExceeded, StorageFull.
+    Raises UnreadableMedia, TooManyChannels, EmptyMedia, NoAudioTrack, MediaLimitExceeded,
+    StorageFull.
     """
     failure: MediaError | None = None
     for number in range(MAX_TRACKS):
         media.seek(0)
-        with _open(media) as container:
+        with _open(media, request.pcm) as container:
             tracks = container.streams.audio
             if not tracks:
                 raise _no_audio(container)
             if number == len(tracks):
                 break
             try:
-                damage = _decode_track(container, tracks[number], writer, limits)
+                damage = _decode_track(container, tracks[number], writer, limits, request)
             except (UnreadableMedia, EmptyMedia) as error:
                 failure = failure or error
                 continue
@@ -116,21 +128,23 @@ def decode(media: io.FileIO, writer: SampleWriter, limits: DecodeLimits) -> tupl
 # The container ---------------------------------------------------------------------------------
 
 
-def _open(media: io.FileIO) -> InputContainer:
-    """The container, its format among DEMUXERS. Raises UnreadableMedia."""
+def _open(media: io.FileIO, pcm: PcmFormat | None) -> InputContainer:
+    """The container, its format among DEMUXERS, or raw samples. Raises UnreadableMedia."""
     options = {
-        "format_whitelist": ",".join(DEMUXERS),
+        "format_whitelist": ",".join(DEMUXERS) if pcm is None else pcm.sample_format,
         "protocol_whitelist": "none",
         # Video decoders, where most faults of libav are, do not run to describe a track.
         "codec_whitelist": ",".join(decoders()),
         "probesize": str(PROBE_SIZE),
         "analyzeduration": str(PROBE_SIZE),
         "max_streams": str(MAX_TRACKS),
+        **({} if pcm is None else _pcm_options(pcm)),
     }
     try:
         return av.open(
             _Nameless(media),
             "r",
+            format=None if pcm is None else pcm.sample_format,
             container_options=options,
             metadata_errors="replace",
             io_open=_open_nothing,
@@ -140,6 +154,12 @@ def _open(media: io.FileIO) -> InputContainer:
             "No audio could be read from the file: its format is not recognised, or its header is "
             f"damaged. {WHAT_TO_SEND}"
         ) from None
+
+
+def _pcm_options(pcm: PcmFormat) -> dict[str, str]:
+    # Of more than two channels nobody knows the places: `C` leaves them open.
+    layout = {1: "mono", 2: "stereo"}.get(pcm.num_channels, f"{pcm.num_channels}C")
+    return {"sample_rate": str(pcm.rate), "ch_layout": layout}
 
 
 class _Nameless:
@@ -173,11 +193,16 @@ def _is_audio_decoder(name: str) -> bool:
 
 
 def _decode_track(
-    container: InputContainer, track: AudioStream, writer: SampleWriter, limits: DecodeLimits
+    container: InputContainer,
+    track: AudioStream,
+    writer: SampleWriter,
+    limits: DecodeLimits,
+    request: DecodeRequest,
 ) -> Damage:
     """Writes all of a track that decodes. Raises when that is nothing, or over a limit."""
     damage = Damage()
     num_frames = raw_bytes = 0
+    make_resampler = _resampler_maker(request, writer)
     resampler: Resampler | None = None
     for frame in _frames(container, track, damage):
         try:
@@ -185,7 +210,7 @@ def _decode_track(
             if resampler is None or not resampler.takes(frame):
                 if resampler is not None:
                     writer.write(resampler.flush())
-                resampler = _resampler(frame)
+                resampler = make_resampler(frame)
         except MediaError as error:
             damage.refusal = error
             damage.num_packets += 1
@@ -242,7 +267,10 @@ def _decoded(
 
 
 def _check_sound(frame: AudioFrame) -> None:
-    """Raises MediaLimitExceeded for a rate or a number of channels no recorder makes."""
+    """Raises MediaLimitExceeded for a rate or a number of channels no recorder makes.
+
+    At 1 Hz one frame of a 55-byte file lasts 18 hours, and the resampler would allocate them.
+    """
     if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
         raise MediaLimitExceeded(
             f"The sample rate is {frame.sample_rate} Hz; this server takes {MIN_RATE} to "
@@ -255,19 +283,47 @@ def _check_sound(frame: AudioFrame) -> None:
         )
 
 
-def _resampler(frame: AudioFrame) -> Resampler:
-    """For frames like `frame`. Raises UnreadableMedia if libav cannot convert them."""
-    try:
-        return MonoResampler(frame)
-    except DAMAGE:
-        raise UnreadableMedia(
-            f"The audio's {frame.layout.nb_channels} channels cannot be converted. Mix it down to "
-            "mono or stereo, and send that."
-        ) from None
+def _resampler_maker(
+    request: DecodeRequest, writer: SampleWriter
+) -> Callable[[AudioFrame], Resampler]:
+    """Makes a resampler for frames like the one it is given.
+
+    That raises UnreadableMedia if libav cannot convert them, and TooManyChannels.
+    """
+    first: AudioFrame | None = None
+
+    def make(frame: AudioFrame) -> Resampler:
+        nonlocal first
+        try:
+            if not request.splits_channels:
+                return MonoResampler(frame)
+            if first is None:
+                writer.num_channels = _split_channels(frame)
+                first = frame
+            return SplitResampler(frame, first.layout.nb_channels, first.layout.name)
+        except DAMAGE:
+            raise UnreadableMedia(
+                f"The audio's {frame.layout.nb_channels} channels cannot be converted. Mix it down "
+                "to mono or stereo, and send that."
+            ) from None
+
+    return make
+
+
+def _split_channels(frame: AudioFrame) -> int:
+    """How many there are. Raises TooManyChannels."""
+    num_channels = frame.layout.nb_channels
+    if num_channels > MAX_SPLIT_CHANNELS:
+        raise TooManyChannels(
+            f"The audio has {num_channels} channels; at most {MAX_SPLIT_CHANNELS} are transcribed "
+            "separately. Leave out channels=split, or send fewer channels.",
+            field="channels",
+        )
+    return num_channels
 
 
 class SampleWriter:
-    """Writes samples to the spool file in large pieces, up to the limit."""
+    """Writes samples to the spool file in large pieces, up to the limit, over all channels."""
 
     def __init__(
         self, file: io.FileIO, limits: DecodeLimits, report: Callable[[int], None]
@@ -276,6 +332,7 @@ class SampleWriter:
         self._file = file
         self._limits = limits
         self._report = report
+        self.num_channels = 1
         self._num_samples = 0
         self._num_reported = 0
         self._waiting = bytearray()
@@ -283,23 +340,24 @@ class SampleWriter:
     @property
     def duration(self) -> float:
         """Seconds written so far."""
-        return self._num_samples / SAMPLE_RATE
+        return self._num_samples / SAMPLE_RATE / self.num_channels
 
     def write(self, pieces: Iterator[bytes]) -> None:
         """Raises MediaLimitExceeded over the limit, StorageFull when there is no space."""
         for piece in pieces:
             self._num_samples += len(piece) // BYTES_PER_SAMPLE
             if self._num_samples > self._limits.max_samples:
+                counted = " in all its channels together" if self.num_channels > 1 else ""
                 raise MediaLimitExceeded(
-                    f"The audio is longer than {self._limits.max_seconds:.10g} s, the most this "
-                    "server takes at once. Split the file."
+                    f"The audio is longer than {self._limits.max_seconds:.10g} s{counted}, the "
+                    "most this server takes at once. Split the file."
                 )
             self._waiting += piece
             if len(self._waiting) >= WRITE_BYTES:
                 self.flush()
         if self._num_samples - self._num_reported >= SAMPLES_PER_REPORT:
             self._num_reported = self._num_samples
-            self._report(self._num_samples)
+            self._report(self._num_samples // self.num_channels)
 
     def flush(self) -> None:
         """Puts in the file what waits. Raises StorageFull."""

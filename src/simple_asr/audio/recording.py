@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -22,17 +23,20 @@ _FULL_SCALE = 32_768.0
 
 
 class Recording:
-    """16 kHz mono int16 samples in a file without a name.
+    """16 kHz int16 samples in a file without a name: mono, or channels interleaved.
 
     On disk, memory does not grow with the length; without a name, nothing is left behind, however
     the process ends. Read it from any thread; whoever holds it closes it.
     """
 
-    def __init__(self, file: IO[bytes], warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, file: IO[bytes], warnings: Sequence[str] = (), num_channels: int = 1
+    ) -> None:
         """Takes over `file`. `warnings` are sentences for the caller about the media."""
         self._file = file
+        self._num_channels = num_channels
         # Measured here: what the decoder process says of its own work proves nothing.
-        self._num_samples = os.fstat(file.fileno()).st_size // BYTES_PER_SAMPLE
+        self._num_samples = os.fstat(file.fileno()).st_size // (BYTES_PER_SAMPLE * num_channels)
         self._warnings = tuple(warnings)
 
     @classmethod
@@ -63,13 +67,18 @@ class Recording:
         """Its length in seconds, counted, never read from a header."""
         return self._num_samples / SAMPLE_RATE
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Each channel as samples of its own, for as long as the recording is open."""
+        return tuple(Channel(self, index) for index in range(self._num_channels))
+
+    def read(self, start: int, stop: int, channel: int = 0) -> NDArray[np.float32]:
         """Samples `start` to `stop` in [-1, 1), shape (stop - start,); zeros outside the audio."""
         waveform = np.zeros(max(0, stop - start), dtype=np.float32)
         first = max(0, start)
         last = min(stop, self._num_samples)
         if first < last:
-            waveform[first - start : last - start] = self._samples(first, last)
+            waveform[first - start : last - start] = self._samples(first, last, channel)
             waveform /= _FULL_SCALE
         return waveform
 
@@ -88,12 +97,30 @@ class Recording:
     ) -> None:
         self.close()
 
-    def _samples(self, first: int, last: int) -> NDArray[np.int16]:
-        """Samples from the file, int16; all of them exist."""
+    def _samples(self, first: int, last: int, channel: int) -> NDArray[np.int16]:
+        """Samples of a channel from the file, int16; all of them exist."""
         # A read at a position, not a memory map: it needs no lock between threads, and were a
         # hijacked decoder to cut the file short, a map would end this process by SIGBUS.
-        wanted = (last - first) * BYTES_PER_SAMPLE
-        data = os.pread(self._file.fileno(), wanted, first * BYTES_PER_SAMPLE)
+        sample_bytes = BYTES_PER_SAMPLE * self._num_channels
+        wanted = (last - first) * sample_bytes
+        data = os.pread(self._file.fileno(), wanted, first * sample_bytes)
         if len(data) < wanted:
             raise OSError("The file of decoded samples was cut short while in use.")
-        return np.frombuffer(data, dtype=np.int16)
+        return np.frombuffer(data, dtype=np.int16).reshape(-1, self._num_channels)[:, channel]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel of a recording, read as a mono recording is."""
+
+    recording: Recording
+    index: int
+
+    @property
+    def num_samples(self) -> int:
+        """Its length in samples."""
+        return self.recording.num_samples
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """As `Recording.read`."""
+        return self.recording.read(start, stop, self.index)

@@ -12,6 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from simple_asr.audio.decoder_protocol import (
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    DecodeRequest,
+    PcmFormat,
+    SampleFormat,
+)
 from simple_asr.fields import (
     Finite,
     OptionalCount,
@@ -308,6 +316,35 @@ class TranscribeOptions(BaseModel):
         examples=["auto"],
     )
 
+    channels: Literal["mix", "split"] = Field(
+        "mix",
+        description="`mix`: channels are mixed down to one. `split`: each is recognised by itself, "
+        "at most 8, and segments say which `channel` they are of, from 0, in the order of time. "
+        "Each counts as audio of its own.",
+        examples=["split"],
+    )
+    pcm_rate: OptionalCount = Field(
+        None,
+        ge=MIN_RATE,
+        le=MAX_RATE,
+        description="The media is raw samples (PCM) without a header: so many a second.",
+        examples=[16000],
+    )
+    pcm_format: SampleFormat | None = Field(
+        None,
+        description="Of raw samples: how each is written, by FFmpeg's names. Needs `pcm_rate`. "
+        "Absent: `s16le`.",
+        examples=["s16le"],
+    )
+    pcm_channels: OptionalCount = Field(
+        None,
+        ge=1,
+        le=MAX_CHANNELS,
+        description="Of raw samples: how many channels are interleaved. Needs `pcm_rate`. "
+        "Absent: 1.",
+        examples=[2],
+    )
+
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
@@ -363,6 +400,23 @@ class TranscribeOptions(BaseModel):
             if round(self.beam_size * self.patience) < 1:
                 raise ValueError("beam_size times patience must round to 1 or more")
         return self
+
+    @model_validator(mode="after")
+    def _raw_samples_have_a_rate(self) -> TranscribeOptions:
+        if self.pcm_rate is None and (self.pcm_format is not None or self.pcm_channels is not None):
+            raise ValueError(
+                "raw samples do not say how many of them make a second; give pcm_rate, or rate in "
+                "the Content-Type (audio/pcm;rate=16000)"
+            )
+        return self
+
+    @property
+    def decode_request(self) -> DecodeRequest:
+        """What the decoder is asked for."""
+        pcm = None
+        if self.pcm_rate is not None:
+            pcm = PcmFormat(self.pcm_format or "s16le", self.pcm_rate, self.pcm_channels or 1)
+        return DecodeRequest(splits_channels=self.channels == "split", pcm=pcm)
 
     @property
     def keeps_best_failure(self) -> bool:

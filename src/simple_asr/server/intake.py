@@ -27,6 +27,7 @@ from simple_asr.errors import (
     UnsupportedContentType,
 )
 from simple_asr.server.multipart import MultipartReader, PartBegun
+from simple_asr.server.raw_audio import raw_audio_fields
 from simple_asr.server.spool import SpoolFile
 from simple_asr.service.labels import label
 from simple_asr.service.parameters import FILE_FIELDS, PARAMS_FIELD
@@ -75,7 +76,10 @@ class BodyLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedBody:
-    """The media as a file of ours, the form's fields in order, and JSON documents as text."""
+    """The media as a file of ours, the form's fields in order, and JSON documents as text.
+
+    Fields are also what the Content-Type says of raw samples.
+    """
 
     media: Path
     fields: tuple[tuple[str, str], ...]
@@ -97,7 +101,9 @@ async def receive_body(
     collector = _Collector(spool_dir, limits)
     try:
         await _collect(request, collector, limits)
-        yield await collector.finish()
+        body = await collector.finish()
+        raw = raw_audio_fields(request.headers.get("content-type"), request.query_params)
+        yield replace(body, fields=(*body.fields, *raw))
     finally:
         # In the thread's queue at once, and shielded: the file goes even if a server that stops
         # gives this request up while it waits here.

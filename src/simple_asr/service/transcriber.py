@@ -16,10 +16,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.audio.decoder_protocol import DecodeRequest
 from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
-from simple_asr.engine.engine import Engine, warm_up
+from simple_asr.engine.channels import ChannelMerge
+from simple_asr.engine.engine import Engine, Listener, warm_up
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
@@ -84,11 +86,18 @@ class DecodedAudio(Samples, AbstractContextManager["DecodedAudio"], Protocol):
     @property
     def warnings(self) -> tuple[str, ...]: ...
 
+    @property
+    def channels(self) -> Sequence[Samples]:
+        """One, unless they were to be split."""
+        ...
+
 
 class Decoder(Protocol):
     """Media file to samples (`audio.decode.DecoderPool`)."""
 
-    def decode(self, media: Path, on_progress: Callable[[float], None]) -> DecodedAudio:
+    def decode(
+        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
+    ) -> DecodedAudio:
         """Blocks. `on_progress` is told the seconds decoded; what it raises ends the work."""
         ...
 
@@ -101,8 +110,10 @@ class Borrowed:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
 
-    def decode(self, media: Path, on_progress: Callable[[float], None]) -> DecodedAudio:
-        return self._decoder.decode(media, on_progress)
+    def decode(
+        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
+    ) -> DecodedAudio:
+        return self._decoder.decode(media, on_progress, request)
 
     def close(self) -> None:
         """Nothing: whoever lent it closes it."""
@@ -199,29 +210,37 @@ class LocalTranscriber:
         engine, model = self._ready()
         stopwatch = Stopwatch()
         loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event | AsrError] = asyncio.Queue()
+        events: asyncio.Queue[tuple[int, Event | AsrError]] = asyncio.Queue()
 
-        def listen(event: Event | AsrError) -> None:
-            if isinstance(event, Done):
-                event = self._measured(event, options, model, stopwatch)
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        def listener(channel: int) -> Listener:
+            def listen(event: Event | AsrError) -> None:
+                loop.call_soon_threadsafe(events.put_nowait, (channel, event))
 
-        with engine.admission(), await self._decode(media, stopwatch) as recording:
-            request = await loop.run_in_executor(
+            return listen
+
+        with engine.admission(), await self._decode(media, options, stopwatch) as recording:
+            requests = await loop.run_in_executor(
                 self._threads, self._prepare, recording, options, model, stopwatch, checkpoint
             )
+            merge = ChannelMerge(len(requests), options) if options.channels == "split" else None
             try:
                 stopwatch.submitted()
-                await loop.run_in_executor(self._threads, engine.submit, request, listen)
+                for channel, request in enumerate(requests):
+                    await loop.run_in_executor(
+                        self._threads, engine.submit, request, listener(channel)
+                    )
                 while True:
-                    event = await events.get()
+                    channel, event = await events.get()
                     if isinstance(event, AsrError):
                         raise event
-                    yield event
-                    if isinstance(event, Done):
-                        return
+                    for told in [event] if merge is None else merge.receive(channel, event):
+                        if isinstance(told, Done):
+                            yield self._measured(told, options, model, stopwatch)
+                            return
+                        yield told
             finally:
-                engine.cancel(request)
+                for request in requests:
+                    engine.cancel(request)
 
     def _measured(
         self, done: Done, options: TranscribeOptions, model: Backend, stopwatch: Stopwatch
@@ -244,9 +263,28 @@ class LocalTranscriber:
         model: Backend,
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
+    ) -> list[Request]:
+        """A request for each channel. A `checkpoint` is known of a mix alone."""
+        if options.channels == "split":
+            checkpoint = None
+        return [
+            self._prepare_channel(
+                samples, recording.warnings, options, model, stopwatch, checkpoint
+            )
+            for samples in recording.channels
+        ]
+
+    def _prepare_channel(
+        self,
+        samples: Samples,
+        warnings: Sequence[str],
+        options: TranscribeOptions,
+        model: Backend,
+        stopwatch: Stopwatch,
+        checkpoint: Checkpoint | None,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
-        log_mel = _WatchedLogMel(recording, model.info.n_mels, stopwatch.heard)
+        log_mel = _WatchedLogMel(samples, model.info.n_mels, stopwatch.heard)
         log_mel.peak()
         return Request(
             options,
@@ -254,20 +292,20 @@ class LocalTranscriber:
             model.info,
             model.tokenizer,
             shortcuts=self._shortcuts(options),
-            chunks=self._find_chunks(recording) if options.chunking_strategy == "auto" else None,
-            find_voice=self._voice_finder(recording) if options.skips_non_speech else None,
-            warnings=(*recording.warnings, *options.without_effect()),
+            chunks=self._find_chunks(samples) if options.chunking_strategy == "auto" else None,
+            find_voice=self._voice_finder(samples) if options.skips_non_speech else None,
+            warnings=(*warnings, *options.without_effect()),
             checkpoint=checkpoint,
         )
 
-    def _find_chunks(self, recording: Samples) -> list[Span]:
+    def _find_chunks(self, samples: Samples) -> list[Span]:
         assert self._speech is not None, "It is loaded before the first request is taken"
-        return chunks(self._speech.spans(recording))
+        return chunks(self._speech.spans(samples))
 
-    def _voice_finder(self, recording: Samples) -> FindVoiceBetween:
+    def _voice_finder(self, samples: Samples) -> FindVoiceBetween:
         speech = self._speech
         assert speech is not None, "It is loaded before the first request is taken"
-        return lambda start, stop: speech.surest(recording, start * HOP_LENGTH, stop * HOP_LENGTH)
+        return lambda start, stop: speech.surest(samples, start * HOP_LENGTH, stop * HOP_LENGTH)
 
     def _shortcuts(self, options: TranscribeOptions) -> Shortcuts:
         """The request's, and the server's where it names none."""
@@ -276,7 +314,9 @@ class LocalTranscriber:
             reduces = options.audio_context == "auto"
         return Shortcuts(options.speedup or self._shortcuts_by_default.speedup, reduces)
 
-    async def _decode(self, media: Path, stopwatch: Stopwatch) -> DecodedAudio:
+    async def _decode(
+        self, media: Path, options: TranscribeOptions, stopwatch: Stopwatch
+    ) -> DecodedAudio:
         """Decodes in a thread; a caller who leaves meanwhile stops it and leaves nothing open."""
         has_left = threading.Event()
 
@@ -286,7 +326,7 @@ class LocalTranscriber:
 
         def decode() -> DecodedAudio:
             with stopwatch.decoding():
-                return self._decoder.decode(media, stop_if_left)
+                return self._decoder.decode(media, stop_if_left, options.decode_request)
 
         decoding = self._decoding.submit(decode)
         try:

@@ -56,7 +56,8 @@ class Format:
 def whisper_result(transcript: Transcript) -> dict[str, object]:
     """The dictionary `whisper.transcribe()` returns: `text`, `segments`, `language`.
 
-    `words` stands in a segment only when word times were asked for, as in openai-whisper.
+    `words` stands in a segment only when word times were asked for, as in openai-whisper, and
+    `channel` only when channels were split.
     """
     return {
         "text": transcript.text,
@@ -87,7 +88,7 @@ def verbose_result(
     }
     if has_segments:
         document["segments"] = [
-            {name: value for name, value in asdict(segment).items() if name != "words"}
+            {name: value for name, value in segment_fields(segment).items() if name != "words"}
             for segment in transcript.segments
         ]
     if has_words and any(segment.words is not None for segment in transcript.segments):
@@ -131,11 +132,8 @@ def _processing(transcript: Transcript) -> dict[str, object] | None:
 
 
 def segment_fields(segment: Segment) -> dict[str, object]:
-    """One segment of `whisper_result`."""
-    fields = asdict(segment)
-    if segment.words is None:
-        del fields["words"]
-    return fields
+    """One segment of `whisper_result`, without what was not asked for."""
+    return {name: value for name, value in asdict(segment).items() if value is not None}
 
 
 def _as_json(result: Callable[[Transcript], dict[str, object]]) -> Callable[..., str]:

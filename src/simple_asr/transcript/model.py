@@ -27,7 +27,8 @@ class Segment:
 
     `start` and `end` are seconds; `seek` is the start of its window in hundredths of a second;
     `tokens` includes timestamp tokens; `avg_logprob`, `compression_ratio` and `no_speech_prob`
-    are those of its whole window; `words` is None unless word times were asked for.
+    are those of its whole window; `words` is None unless word times were asked for, and `channel`,
+    counted from 0, unless channels were recognised by themselves.
     """
 
     id: int
@@ -41,6 +42,7 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

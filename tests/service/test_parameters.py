@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "compression_ratio_threshold": ("null", None),
     "keep_when_all_fail": ("last", "last"),
     "skip_non_speech": ("false", False),
+    "on_hallucination": ("flag", "flag"),
     "channels": ("split", "split"),
     "pcm_rate": ("8000", 8000),
     "pcm_format": ("mulaw", "mulaw"),

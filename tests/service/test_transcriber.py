@@ -484,3 +484,24 @@ def test_who_speaks_on_which_channel_is_heard(build: Build, base_model: Path, sh
     assert set(said) == {0, 1}
     assert "wizard" in said[0]
     assert "horizon" in said[1]
+
+
+@pytest.mark.weights
+def test_what_is_made_up_is_flagged_and_what_is_said_is_not(
+    build: Build, base_model: Path, shared: Path
+) -> None:
+    replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=0)
+    transcriber = build(lambda: LoadedModel(replicas))
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    audio = shared / "data" / "audio"
+    options = TranscribeOptions(
+        language="en", temperature=(0.0,), no_speech_threshold=None, on_hallucination="flag"
+    )
+
+    noise = asyncio.run(transcriber.transcribe(audio / "nospeech" / "dev_white_20s.wav", options))
+    speech = asyncio.run(transcriber.transcribe(audio / "en" / "fw_jfk.flac", options))
+
+    assert noise.segments
+    assert all("no_voice" in (segment.hallucination or ()) for segment in noise.segments)
+    assert [segment.hallucination for segment in speech.segments] == [()] * len(speech.segments)

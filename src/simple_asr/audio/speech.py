@@ -74,8 +74,14 @@ class SpeechDetector:
             _weights(), sess_options=options, providers=["CPUExecutionProvider"]
         )
 
-    def spans(self, samples: Samples, rules: SpeechRules = SpeechRules()) -> list[Span]:
-        """Where somebody speaks, in order, without overlaps. Reads 30 s at a time."""
+    def spans(
+        self, samples: Samples, rules: SpeechRules = SpeechRules(), *, is_levelled: bool = False
+    ) -> list[Span]:
+        """Where somebody speaks, in order, without overlaps. Reads 30 s at a time.
+
+        With `is_levelled` each 30 s are brought to half of full scale, so that quiet speech counts.
+        """
+        samples = _Levelled(samples) if is_levelled else samples
         probabilities = np.concatenate([*self._probabilities(samples), np.zeros(0, np.float32)])
         return speech_spans(probabilities, samples.num_samples / SAMPLE_RATE, rules)
 
@@ -111,8 +117,7 @@ class _Stretch:
     """Part of a recording, at most 30 s, as a recording of its own whose peak is 0.5."""
 
     def __init__(self, samples: Samples, start: int, stop: int) -> None:
-        self._waveform = samples.read(start, min(stop, samples.num_samples))
-        self._waveform *= 0.5 / max(float(np.abs(self._waveform).max(initial=0.0)), 1e-5)
+        self._waveform = _levelled(samples.read(start, min(stop, samples.num_samples)))
 
     @property
     def num_samples(self) -> int:
@@ -123,6 +128,23 @@ class _Stretch:
         found = self._waveform[start:stop]
         read[: len(found)] = found
         return read
+
+
+class _Levelled:
+    """A recording of which every stretch that is read has a peak of 0.5."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self.num_samples = samples.num_samples
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        return _levelled(self._samples.read(start, stop))
+
+
+def _levelled(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    gain = 0.5 / max(float(np.abs(waveform).max(initial=0.0)), 1e-5)
+    levelled: NDArray[np.float32] = waveform * np.float32(gain)
+    return levelled
 
 
 def _weights() -> bytes:

@@ -316,6 +316,13 @@ class TranscribeOptions(BaseModel):
         examples=["auto"],
     )
 
+    on_hallucination: Literal["keep", "flag", "drop"] = Field(
+        "keep",
+        description="What becomes of segments that look made up: no voice, words over and over, "
+        "credits of subtitles. `keep`: they stay, as in openai-whisper. `flag`: each segment has "
+        "`hallucination`, a list of reasons, mostly empty. `drop`: they are left out.",
+        examples=["flag"],
+    )
     channels: Literal["mix", "split"] = Field(
         "mix",
         description="`mix`: channels are mixed down to one. `split`: each is recognised by itself, "

@@ -22,6 +22,7 @@ from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
 from simple_asr.engine.engine import Engine, Listener, warm_up
+from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
@@ -219,9 +220,10 @@ class LocalTranscriber:
             return listen
 
         with engine.admission(), await self._decode(media, options, stopwatch) as recording:
-            requests = await loop.run_in_executor(
+            prepared = await loop.run_in_executor(
                 self._threads, self._prepare, recording, options, model, stopwatch, checkpoint
             )
+            requests = [request for request, _ in prepared]
             merge = ChannelMerge(len(requests), options) if options.channels == "split" else None
             try:
                 stopwatch.submitted()
@@ -233,7 +235,11 @@ class LocalTranscriber:
                     channel, event = await events.get()
                     if isinstance(event, AsrError):
                         raise event
-                    for told in [event] if merge is None else merge.receive(channel, event):
+                    _, review = prepared[channel]
+                    kept = [event] if review is None else review.receive(event)
+                    if merge is not None:
+                        kept = [told for one in kept for told in merge.receive(channel, one)]
+                    for told in kept:
                         if isinstance(told, Done):
                             yield self._measured(told, options, model, stopwatch)
                             return
@@ -263,16 +269,34 @@ class LocalTranscriber:
         model: Backend,
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
-    ) -> list[Request]:
-        """A request for each channel. A `checkpoint` is known of a mix alone."""
-        if options.channels == "split":
+    ) -> list[tuple[Request, HallucinationReview | None]]:
+        """A request for each channel, and who reviews what it tells.
+
+        A `checkpoint` is known of a mix alone, and of segments nobody has reviewed.
+        """
+        if options.channels == "split" or options.on_hallucination != "keep":
             checkpoint = None
         return [
-            self._prepare_channel(
-                samples, recording.warnings, options, model, stopwatch, checkpoint
+            (
+                self._prepare_channel(
+                    samples,
+                    recording.warnings,
+                    options,
+                    model,
+                    stopwatch=stopwatch,
+                    checkpoint=checkpoint,
+                ),
+                self._review(samples, options),
             )
             for samples in recording.channels
         ]
+
+    def _review(self, samples: Samples, options: TranscribeOptions) -> HallucinationReview | None:
+        if options.on_hallucination == "keep":
+            return None
+        assert self._speech is not None, "It is loaded before the first request is taken"
+        spans = self._speech.spans(samples, is_levelled=True)
+        return HallucinationReview(spans, options.on_hallucination)
 
     def _prepare_channel(
         self,
@@ -280,6 +304,7 @@ class LocalTranscriber:
         warnings: Sequence[str],
         options: TranscribeOptions,
         model: Backend,
+        *,
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
     ) -> Request:

@@ -28,7 +28,8 @@ class Segment:
     `start` and `end` are seconds; `seek` is the start of its window in hundredths of a second;
     `tokens` includes timestamp tokens; `avg_logprob`, `compression_ratio` and `no_speech_prob`
     are those of its whole window; `words` is None unless word times were asked for, and `channel`,
-    counted from 0, unless channels were recognised by themselves.
+    counted from 0, unless channels were recognised by themselves. `hallucination` tells why the
+    text may be made up (`engine/hallucination.py`, REASONS); None unless that was asked for.
     """
 
     id: int
@@ -43,6 +44,7 @@ class Segment:
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     channel: int | None = None
+    hallucination: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

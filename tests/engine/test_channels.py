@@ -53,6 +53,18 @@ def test_a_segment_waits_for_a_channel_that_may_have_an_earlier_one() -> None:
     assert told(latest) == [(5.0, 0, " Late.")]
 
 
+def test_of_segments_that_begin_together_the_first_channels_comes_first() -> None:
+    merge = ChannelMerge(2, TranscribeOptions())
+
+    events = [
+        *merge.receive(1, SegmentDone(segment(0.0, " Second."))),
+        *merge.receive(0, SegmentDone(segment(0.0, " First."))),
+        *merge.receive(0, Done(transcript(" First."))),
+    ]
+
+    assert told(events) == [(0.0, 0, " First."), (0.0, 1, " Second.")]
+
+
 @pytest.mark.parametrize(
     "options",
     [

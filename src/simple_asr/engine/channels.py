@@ -58,8 +58,9 @@ class ChannelMerge:
             channels = [index for index, waiting in enumerate(self._waiting) if waiting]
             channel = min(channels, key=lambda index: self._waiting[index][0].start)
             start = self._waiting[channel][0].start
+            # Of segments that begin together the first channel's comes first, whoever was faster.
             if any(
-                horizon < start
+                (horizon, index) < (start, channel)
                 for index, horizon in enumerate(self._horizons)
                 if not self._waiting[index]
             ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +22,9 @@ from simple_asr.errors import (
 )
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, JobFiles
+from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
-from simple_asr.service.jobs import Job
+from simple_asr.service.jobs import Job, Lease
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from tests.support import WAIT
 
@@ -257,6 +259,27 @@ async def test_what_the_server_lacks_for_a_moment_is_not_held_against_a_job(
         transcriber.error = None
 
         await until(jobs, job, "done")
+
+
+async def test_a_worker_outlives_any_failure(
+    make_jobs: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.job_workers.POLL_SECONDS", 0.01)
+    has_failed = threading.Event()
+    claim = JobStore.claim
+
+    def fail_once(store: JobStore, now: float) -> Lease | None:
+        if has_failed.is_set():
+            return claim(store, now)
+        has_failed.set()
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(JobStore, "claim", fail_once)
+    jobs = make_jobs(num_workers=1)
+    async with jobs.working():
+        await asyncio.to_thread(has_failed.wait, WAIT)
+
+        await until(jobs, await submit(jobs), "done")
 
 
 async def test_nothing_is_begun_before_the_model_is_ready(

@@ -163,11 +163,14 @@ class Jobs:
 
     async def _work(self) -> None:
         while True:
-            lease = await self._claim()
-            if lease is None:
-                await self._wait_for_arrival()
-            else:
-                await self._run(lease)
+            try:
+                lease = await self._claim()
+                if lease is not None:
+                    await self._run(lease)
+                    continue
+            except Exception:  # A worker outlives any failure; the lease, if any, runs out.
+                logger.exception("A worker of jobs failed")
+            await self._wait_for_arrival()
 
     async def _claim(self) -> Lease | None:
         if self._transcriber.model_state.status != "ready":

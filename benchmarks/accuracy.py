@@ -1,6 +1,6 @@
 """Word error rate over recordings with transcripts, through POST /transcribe.
 
-    python -m benchmarks.accuracy FOLDER [--speedup 1 1.25] [--beam-size 5]
+    python -m benchmarks.accuracy FOLDER [--speedup 1 1.25] [--option audio_context=auto]
 
 FOLDER holds `manifest.jsonl`: one object a line with `path`, `language`, `text` and, to be compared
 with, `wer`. English is normalised as Whisper's authors do, other languages by the basic normaliser;
@@ -45,9 +45,9 @@ def main() -> None:
     clips = _clips(arguments.folder)
     with local_server(DEFAULT_MODEL=arguments.model, COMPUTE_TYPE=arguments.compute_type) as server:
         for speedup in arguments.speedup:
-            options = {"speedup": speedup, "beam_size": arguments.beam_size}
+            options = {"speedup": str(speedup), **dict(arguments.option)}
             scores = [_score(server, arguments.folder, clip, options) for clip in clips]
-            print(f"\nspeedup {speedup:g}, beam_size {arguments.beam_size}")
+            print("\n" + ", ".join(f"{name} {value}" for name, value in options.items()))
             _report(scores, verbose=arguments.verbose)
 
 
@@ -55,7 +55,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--speedup", type=float, nargs="+", default=[1.0, 1.25])
-    parser.add_argument("--beam-size", type=int, default=5)
+    parser.add_argument(
+        "--option",
+        type=lambda text: tuple(text.split("=", 1)),
+        nargs="+",
+        default=[("beam_size", "5")],
+        help="parameters of the requests, as name=value",
+    )
     parser.add_argument("--model", default="base")
     parser.add_argument("--compute-type", default="auto")
     parser.add_argument("--verbose", action="store_true", help="a line for every recording")
@@ -68,7 +74,7 @@ def _clips(folder: Path) -> list[dict[str, object]]:
 
 
 def _score(
-    server: LocalServer, folder: Path, clip: dict[str, object], options: dict[str, float]
+    server: LocalServer, folder: Path, clip: dict[str, object], options: dict[str, str]
 ) -> Score:
     path, language = str(clip["path"]), str(clip["language"])
     with (folder / path).open("rb") as audio:
@@ -78,19 +84,21 @@ def _score(
             files={"audio_file": audio},
         )
     answer.raise_for_status()
-    reference, hypothesis = (
-        _normalised(str(text), language) for text in (clip["text"], answer.json()["text"])
-    )
-    measure = jiwer.process_characters if language in _BY_CHARACTER else jiwer.process_words
-    counts = measure(reference, hypothesis)
     known = clip.get("wer")
     return Score(
         path,
         language,
-        counts.substitutions + counts.deletions + counts.insertions,
-        counts.hits + counts.substitutions + counts.deletions,
+        *count_errors(str(clip["text"]), answer.json()["text"], language),
         float(known) if isinstance(known, int | float) else None,
     )
+
+
+def count_errors(reference: str, hypothesis: str, language: str) -> tuple[int, int]:
+    """Wrong, missing and added words, and the reference's words; characters in some languages."""
+    measure = jiwer.process_characters if language in _BY_CHARACTER else jiwer.process_words
+    counts = measure(_normalised(reference, language), _normalised(hypothesis, language))
+    num_errors = counts.substitutions + counts.deletions + counts.insertions
+    return num_errors, counts.hits + counts.substitutions + counts.deletions
 
 
 def _normalised(text: str, language: str) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
-from benchmarks.local_server import REPOSITORY
+from benchmarks.local_server import model_folder
 
 # Name, whether the allocator is tuned, instruction set.
 CONFIGURATIONS = (
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="base")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    folder = REPOSITORY / ".cache" / "models" / arguments.model
+    folder = model_folder(arguments.model)
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(arguments.rounds):
         for name, is_tuned, instructions in CONFIGURATIONS:

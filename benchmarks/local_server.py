@@ -17,8 +17,16 @@ from pathlib import Path
 
 import httpx
 
+from simple_asr.engine.models import ModelStore
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+MODELS = REPOSITORY / ".cache" / "models"
 START_SECONDS = 120
+
+
+def model_folder(name: str) -> Path:
+    """The files of a model, installed or downloaded where they are missing."""
+    return ModelStore(MODELS).resolve(name).folder
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,16 @@ def local_server(**settings: object) -> Iterator[LocalServer]:
         port = probe.getsockname()[1]
         probe.close()
         key = secrets.token_hex(32)
-        (Path(folder) / "keys.txt").write_text(key + "\n")
+        keys_file = Path(folder) / "keys.txt"
+        keys_file.touch(mode=0o600)
+        keys_file.write_text(key + "\n")
         environment = {
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "KEYS_FILE": "keys.txt",
             "SPOOL_DIR": "spool",
             "JOBS_DIR": "jobs",
-            "MODEL_DOWNLOAD_ROOT": str(REPOSITORY / ".cache" / "models"),
+            "MODEL_DOWNLOAD_ROOT": str(MODELS),
             "MODEL_DEVICE": "cpu",
             "DEFAULT_MODEL": "base",
             "LOG_LEVEL": "warning",

@@ -209,6 +209,14 @@ def _plain(variables: Variables, name: str) -> NDArray[np.float32]:
     return values
 
 
+def checkpoint(folder: Path) -> Path:
+    """The checkpoint of a model's folder, written beside its files the first time."""
+    path = folder.with_suffix(".pt")
+    if not path.exists():
+        save(folder, path)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="folder with model.bin and config.json")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.load import Figures, closed_loop, short_recordings
-from benchmarks.local_server import REPOSITORY, local_server
+from benchmarks.local_server import REPOSITORY, local_server, model_folder
 
 Measure = Callable[[int], Figures]
 
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _peer(python: str, workers: int, threads: int, listing: str) -> Measure:
-    model = REPOSITORY / ".cache" / "models" / "base"
+    model = model_folder("base")
 
     def measure(num_clients: int) -> Figures:
         output = subprocess.check_output(

@@ -1,0 +1,125 @@
+"""A peer in a process of its own: one JSON question a line on standard input, one answer a line.
+
+    PYTHON -m benchmarks.peer SYSTEM MODEL
+
+SYSTEM is one of SYSTEMS, MODEL a CTranslate2 folder. A question is `{"path": …, "beam_size": …}`,
+an answer `{"seconds": …, "text": …}`. PYTHON needs the peer alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Transcribe = Callable[[str, int], str]
+"""Path and beam size in, text out."""
+
+# What engine/tuning.py does, as the environment can say it to a process that does not call it.
+TUNED = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+    "CT2_FORCE_CPU_ISA": "AVX512",
+}
+
+
+class Peer:
+    """A running peer; `ask` waits for its answer."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, path: Path, beam_size: int) -> tuple[float, str]:
+        """Seconds, as the peer measured them, and text."""
+        assert self._process.stdin, "It is a pipe"
+        assert self._process.stdout, "It is a pipe"
+        print(json.dumps({"path": str(path), "beam_size": beam_size}), file=self._process.stdin)
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return answer["seconds"], answer["text"]
+
+
+@contextmanager
+def running_peer(
+    python: str, system: str, model: Path, *, is_tuned: bool = False
+) -> Iterator[Peer]:
+    """A peer that has loaded its model when the first answer comes."""
+    process = subprocess.Popen(
+        [python, "-m", "benchmarks.peer", system, str(model)],
+        cwd=REPOSITORY,
+        env={**os.environ, **(TUNED if is_tuned else {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Peer(process)
+    finally:
+        assert process.stdin, "It is a pipe"
+        process.stdin.close()
+        process.wait(60)
+
+
+def main() -> None:
+    system, model = sys.argv[1:]
+    transcribe = SYSTEMS[system](model)
+    for line in sys.stdin:
+        question = json.loads(line)
+        began = time.perf_counter()
+        text = transcribe(question["path"], question["beam_size"])
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "text": text}), flush=True)
+
+
+def _openai(model: str) -> Transcribe:
+    import faster_whisper  # noqa: PLC0415
+    import torch  # noqa: PLC0415  (not installed where this is checked)
+    import whisper  # noqa: PLC0415
+
+    from benchmarks.openai_weights import checkpoint  # noqa: PLC0415
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    loaded = whisper.load_model(str(checkpoint(Path(model))), device="cpu")
+
+    def transcribe(path: str, beam_size: int) -> str:
+        # openai-whisper takes beam_size=1 for a search of its own; greedy is no beam_size.
+        options: dict[str, Any] = {} if beam_size == 1 else {"beam_size": beam_size}
+        # Decoded in its process: faster than through the ffmpeg command it starts by itself.
+        samples = faster_whisper.decode_audio(path)
+        return str(loaded.transcribe(samples, fp16=False, **options)["text"])
+
+    return transcribe
+
+
+def _faster_whisper(model: str, *, is_batched: bool = False) -> Transcribe:
+    import faster_whisper  # noqa: PLC0415  (not installed where this is checked)
+
+    loaded = faster_whisper.WhisperModel(model, device="cpu", compute_type="int8")
+    system = faster_whisper.BatchedInferencePipeline(loaded) if is_batched else loaded
+
+    def transcribe(path: str, beam_size: int) -> str:
+        segments, _ = system.transcribe(path, beam_size=beam_size)
+        return "".join(segment.text for segment in segments)
+
+    return transcribe
+
+
+SYSTEMS: dict[str, Callable[[str], Transcribe]] = {
+    "openai": _openai,
+    "faster-whisper": _faster_whisper,
+    "faster-whisper-batched": lambda model: _faster_whisper(model, is_batched=True),
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -116,7 +116,10 @@ class Settings(BaseSettings):
         0, ge=0, le=1024, description="Threads the model uses on a CPU. 0: one per core."
     )
     max_batch_size: int = Field(
-        8, ge=1, le=256, description="Most windows, of any requests, in one model call."
+        0,
+        ge=0,
+        le=256,
+        description="Most windows, of any requests, in one model call. 0: 8 on a CPU, 16 on a GPU.",
     )
     max_waiting_requests: int = Field(
         64, ge=1, le=100_000, description="Requests admitted at once; one more is answered 429."

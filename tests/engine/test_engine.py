@@ -282,6 +282,32 @@ def test_a_failing_call_costs_its_own_requests_and_the_engine_goes_on(
     engine.close()
 
 
+def test_a_window_on_which_the_model_fails_costs_those_beside_it_nothing(
+    tokenizer: Tokenizer,
+) -> None:
+    def fail_in_french(step: Decode) -> Decoded:
+        if tokenizer.language_token("fr") in step.prompt.tokens:
+            raise RuntimeError("out of memory")
+        return FakeBackend(tokenizer).say_hello(step)
+
+    backend = FakeBackend(tokenizer, fail_in_french)
+    engine = Engine([backend], max_batch_size=4, max_requests=10)
+    hold(engine, backend)
+    french = Caller()
+    others = {language: Caller() for language in ("de", "es", "it")}
+    engine.submit(request(backend, language="fr"), french)
+    for language, caller in others.items():
+        engine.submit(request(backend, language=language), caller)
+
+    backend.gate.set()
+
+    assert [caller.transcript().text for caller in others.values()] == [" Hello."] * 3
+    with pytest.raises(EngineFailed):
+        french.transcript()
+    assert [len(batch) for batch in backend.batches[:2]] == [1, 4]
+    engine.close()
+
+
 def test_closing_tells_those_who_wait(tokenizer: Tokenizer) -> None:
     backend = FakeBackend(tokenizer)
     engine = Engine([backend], max_batch_size=4, max_requests=10)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from simple_asr.engine.scheduler import Scheduler
-from simple_asr.engine.window import Align, DetectLanguage, Step, Window, WindowAudio
+from simple_asr.engine.window import Align, DetectLanguage, Priority, Step, Window, WindowAudio
 
 ALIGN = Align((50258,), (400,))
 
 
-def window(owner: str, step: Step | None = None) -> Window:
+def window(
+    owner: str, step: Step | None = None, priority: Priority = Priority.INTERACTIVE
+) -> Window:
     audio = WindowAudio(lambda: np.zeros((80, 3000), np.float32), 3000)
-    return Window(owner, audio, step or DetectLanguage())
+    return Window(owner, audio, step or DetectLanguage(), priority)
 
 
 def owners(batch: list[Window]) -> list[object]:
@@ -110,3 +112,36 @@ def test_windows_put_back_come_before_the_others_of_their_request() -> None:
 
     assert owners(scheduler.next_batch()) == ["long", "short"]
     assert scheduler.next_batch() == windows[2:]
+
+
+def test_those_who_wait_go_before_the_background_whoever_came_first() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+    scheduler.add(window("caller", ALIGN))
+    scheduler.add(window("speaker", priority=Priority.LIVE))
+
+    assert owners(scheduler.next_batch()) == ["speaker", "job"]
+    assert owners(scheduler.next_batch()) == ["caller"]
+
+
+def test_places_in_a_call_go_to_those_who_wait_before_the_background() -> None:
+    scheduler = Scheduler(max_batch_size=2)
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+    scheduler.add(window("first"))
+    scheduler.add(window("second"))
+
+    assert owners(scheduler.next_batch()) == ["first", "second"]
+    assert owners(scheduler.next_batch()) == ["job"]
+
+
+def test_the_background_goes_on_under_any_load() -> None:
+    scheduler = Scheduler(max_batch_size=1)
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+
+    served: list[object] = []
+    for number in range(20):
+        scheduler.add(window(f"caller {number}"))
+        served += owners(scheduler.next_batch())
+
+    assert "job" in served
+    assert served.index("job") >= 8

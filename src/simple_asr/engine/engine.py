@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ from simple_asr.errors import AsrError, EngineFailed, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Event
 
 logger = logging.getLogger(__name__)
+
+# What one worker of a GPU needs to have them before the GPU wants them; a CPU's needs none.
+_SPECTROGRAM_THREADS = 8
 
 Listener = Callable[[Event | AsrError], None]
 """Told, from a worker thread, each event of a request, or the error that ended it."""
@@ -66,6 +70,7 @@ class Engine:
         self.statistics = Statistics()
         self._backends = backends
         self._num_running = len(backends)
+        self._spectrograms = ThreadPoolExecutor(_SPECTROGRAM_THREADS, "asr-spectrogram")
         self._threads = [
             threading.Thread(
                 target=self._run, args=(backend,), name=f"asr-engine-{index}", daemon=True
@@ -149,26 +154,39 @@ class Engine:
             self._num_running -= 1
             if self._num_running:
                 return
+        self._spectrograms.shutdown(wait=False)
         for backend in self._backends:
             backend.close()
 
     def _serve(self, backend: Backend, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
-        heard = self._hear_all(backend, batch)
-        if not heard:
-            return
+        if heard := self._hear_all(backend, batch):
+            self._ask(backend, heard)
+
+    def _ask(self, backend: Backend, windows: list[Window]) -> None:
+        """Where a call fails, its halves are asked by themselves.
+
+        What was too much for the memory at once may not be in parts, and a window on which the
+        model fails costs no other the answer.
+        """
         try:
-            answers = list(zip(heard, ask(backend, heard), strict=True))
-        except Exception:
-            logger.exception("A model call failed with %d windows in it", len(heard))
+            answers = list(zip(windows, ask(backend, windows), strict=True))
+        except Exception as error:
             with self._lock:
                 self.statistics.num_failed_batches += 1
-                for window in heard:
-                    self._fail_call(window)
+            if len(windows) > 1:
+                logger.warning("A call with %d windows failed, halving: %s", len(windows), error)
+                middle = len(windows) // 2
+                self._ask(backend, windows[:middle])
+                self._ask(backend, windows[middle:])
+                return
+            logger.exception("A model call failed")
+            with self._lock:
+                self._fail_call(windows[0])
             return
         with self._work:
             self.statistics.num_batches += 1
-            self.statistics.num_windows += len(heard)
+            self.statistics.num_windows += len(windows)
             for window, answer in answers:
                 self._hand_over(window, answer)
 
@@ -201,7 +219,7 @@ class Engine:
         if not windows:
             return []
         try:
-            encode(backend, windows)
+            encode(backend, windows, self._spectrograms)
         except Exception:
             if len(windows) > 1:  # the failure of one costs no other
                 return [heard for window in windows for heard in self._hear(backend, [window])]
@@ -269,11 +287,17 @@ def _tell(listener: Listener, event: Event | AsrError) -> None:
         logger.exception("A listener failed")
 
 
-def encode(backend: Backend, windows: Sequence[Window]) -> None:
-    """Has the model hear windows of one context, each once: its output is kept for later steps."""
+def encode(
+    backend: Backend, windows: Sequence[Window], threads: ThreadPoolExecutor | None = None
+) -> None:
+    """Has the model hear windows of one context, each once: its output is kept for later steps.
+
+    The spectrograms of several windows are computed side by side in `threads`.
+    """
     new = [window.audio for window in windows if window.audio.encoded is None]
     if new:
-        outputs = backend.encode([audio.log_mel() for audio in new])
+        each = map if threads is None or len(new) == 1 else threads.map
+        outputs = backend.encode(list(each(lambda audio: audio.log_mel(), new)))
         for audio, encoded in zip(new, outputs, strict=True):
             audio.encoded = encoded
     for window in windows:

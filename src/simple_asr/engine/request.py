@@ -15,7 +15,15 @@ from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import FindVoiceBetween, SeekLoop, Shortcuts, Work
 from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
-from simple_asr.engine.window import Answer, Detected, DetectLanguage, Window, WindowAudio
+from simple_asr.engine.window import (
+    Answer,
+    Detected,
+    DetectLanguage,
+    Priority,
+    Step,
+    Window,
+    WindowAudio,
+)
 from simple_asr.errors import InvalidParameter
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment, Transcript
@@ -44,6 +52,7 @@ class Request:
         find_voice: FindVoiceBetween | None = None,
         warnings: Sequence[str] = (),
         checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> None:
         """With `chunks` of speech each is recognised by itself, and nothing between them.
 
@@ -58,6 +67,7 @@ class Request:
         self._info = info
         self._tokenizer = tokenizer
         self._warnings = list(warnings)
+        self._priority = priority
         self._language = self._given_language()
         self._language_probability: float | None = None
 
@@ -100,7 +110,7 @@ class Request:
     def start(self) -> tuple[list[Event], list[Window]]:
         """What is known at once, and the first steps to take."""
         if self._language is None and self._info.is_multilingual and self._is_anything_heard():
-            return [], [Window(self, self._detection_audio(), DetectLanguage())]
+            return [], [self._window(self._detection_audio(), DetectLanguage())]
         return self._start_loops()
 
     def receive(self, window: Window, answer: Answer) -> tuple[list[Event], list[Window]]:
@@ -170,7 +180,7 @@ class Request:
         is_unsure = probabilities[language] < _SURE_LANGUAGE
         is_shortcut = window.audio is self._loops[0].first_audio()
         if is_unsure and is_shortcut and window.audio.num_frames < N_FRAMES:
-            return [], [Window(self, self._opening(), DetectLanguage())]
+            return [], [self._window(self._opening(), DetectLanguage())]
         self._language, self._language_probability = language, probabilities[language]
         return self._start_loops()
 
@@ -189,9 +199,12 @@ class Request:
         if work is None:
             self._ended.add(loop)
             return []
-        window = Window(self, work.audio, work.step)
+        window = self._window(work.audio, work.step)
         self._loop_of[window] = loop
         return [window]
+
+    def _window(self, audio: WindowAudio, step: Step) -> Window:
+        return Window(self, audio, step, self._priority)
 
     def _news(self) -> list[Event]:
         """What is final and not told yet, in the recording's order; at the end, the transcript.

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Container, Sequence
 
-from simple_asr.engine.window import BatchKey, Window
+from simple_asr.engine.window import BatchKey, Priority, Window
+
+# So that the background goes on under any load, it leads one call in so many.
+_MOST_PASSED_OVER = 8
 
 
 class Scheduler:
     """Waiting windows, by request, in turn.
 
-    The request that has waited longest chooses the batch key; windows of the others join it as
-    their turn comes, one a request. Room that is left goes to more windows of the same requests:
+    Of the requests with the first priority, the one that has waited longest chooses the batch key;
+    windows of the others join it as their turn comes, one a request, those with the first priority
+    before the rest. Room that is left goes to more windows of the same requests:
     to any of a request that is alone, and otherwise only to those that are encoded already, since
     each of the others would hold up the whole batch. Whoever had a window taken goes to the end of
     the line, so a short clip never waits for a long file to end. A request with nothing waiting
@@ -24,6 +28,8 @@ class Scheduler:
     def __init__(self, max_batch_size: int) -> None:
         self._max_batch_size = max_batch_size
         self._waiting: OrderedDict[object, deque[Window]] = OrderedDict()
+        self._num_passed_over = 0
+        """Calls in a row that left out the request which has waited longest, for its priority."""
 
     def add(self, window: Window) -> None:
         self._waiting.setdefault(window.owner, deque()).append(window)
@@ -48,9 +54,10 @@ class Scheduler:
         """
         if not self._waiting:
             return []
-        batch = [self._take(next(iter(self._waiting)))]
+        batch = [self._take(self._leader())]
         key = batch[0].key
-        self._join(batch, [owner for owner in self._waiting if owner != batch[0].owner], key)
+        others = [owner for owner in self._waiting if owner != batch[0].owner]
+        self._join(batch, sorted(others, key=self._priority), key)
         is_alone = len(batch) == 1 and not self.has_others_than({batch[0].owner})
         while len(batch) < self._max_batch_size:
             num_before = len(batch)
@@ -63,6 +70,22 @@ class Scheduler:
             if len(batch) == num_before:
                 break
         return batch
+
+    def _leader(self) -> object:
+        """Whose turn it is."""
+        longest_waiting = next(iter(self._waiting))
+        first = min(self._waiting, key=self._priority)
+        if self._priority(first) == self._priority(longest_waiting):
+            self._num_passed_over = 0
+            return longest_waiting
+        self._num_passed_over += 1
+        if self._num_passed_over > _MOST_PASSED_OVER:
+            self._num_passed_over = 0
+            return longest_waiting
+        return first
+
+    def _priority(self, owner: object) -> Priority:
+        return self._waiting[owner][0].priority
 
     def _join(self, batch: list[Window], owners: Sequence[object], key: BatchKey) -> None:
         """One window of each of `owners`, where it fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -157,13 +158,25 @@ class BatchKey:
     shared: tuple[object, ...] = ()
 
 
+class Priority(IntEnum):
+    """Whose windows go first: somebody speaks, somebody waits, nobody waits."""
+
+    LIVE = 0
+    INTERACTIVE = 1
+    BACKGROUND = 2
+
+
 @dataclass(slots=True, eq=False)
 class Window:
-    """One step to take on one window. `owner` is the request, told apart by identity."""
+    """One step to take on one window. `owner` is the request, told apart by identity.
+
+    All windows of one owner have one priority.
+    """
 
     owner: object
     audio: WindowAudio
     step: Step
+    priority: Priority = Priority.INTERACTIVE
     key: BatchKey = field(init=False)
 
     def __post_init__(self) -> None:

@@ -398,7 +398,7 @@ class LocalTranscriber:
             self._model = loaded.backends[0]
             self._engine = Engine(
                 loaded.backends,
-                max_batch_size=self._max_batch_size,
+                max_batch_size=self._max_batch_size or info.batch_size,
                 max_requests=self._max_requests,
             )
             self._state = replace(

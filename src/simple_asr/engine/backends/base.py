@@ -18,7 +18,8 @@ class ModelInfo:
     """What is loaded. `device` is `cpu` or `cuda`; `compute_type` the number format in use.
 
     `encode_batch_size` windows are best encoded in one call: one on a CPU, where sharing gains
-    nothing and takes twice the memory, and several on a GPU.
+    nothing and takes twice the memory, and several on a GPU. `batch_size` windows are best decoded
+    in one call.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelInfo:
     device: str
     compute_type: str
     encode_batch_size: int = 1
+    batch_size: int = 8
 
 
 class Backend(Protocol):

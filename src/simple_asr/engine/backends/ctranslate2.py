@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ _MAX_CPU_WORKERS = 8
 # A CPU's workers get weights of their own only where the file is this small beside all memory.
 _LARGEST_SHARE_OF_MEMORY = 1 / 16
 
-# On a GPU a worker prepares its next windows while another's are computed.
+# On a GPU a worker prepares its next windows while another's are computed. Two workers with 16
+# windows were best, or within a tenth of it, in both shapes measured (docs/benchmarks.md).
 _WORKERS_PER_GPU = 2
-_GPU_ENCODE_BATCH_SIZE = 8
+_GPU_BATCH_SIZE = 16
+_CPU_BATCH_SIZE = 8
 
 
 def library_version() -> str:
@@ -189,25 +192,66 @@ class SharedModel:
         self._together.unload_model()
 
 
-class CTranslate2Backend:
-    """One worker's view of a model. Encoder output is kept in main memory, one array a window.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the encoder heard in one window: a row of the output of a call for several."""
 
-    A `StorageView` over an array does not keep it alive: each array below has a name that outlives
-    the call.
+    output: ctranslate2.StorageView
+    index: int
+
+    def to_array(self) -> NDArray[Any]:
+        """In main memory, shape (frames, width); valid as long as this row."""
+        is_here = self.output.device == "cpu"
+        output = self.output if is_here else self.output.to_device(ctranslate2.Device.cpu)
+        rows = np.asarray(output) if is_here else np.array(output)
+        row: NDArray[Any] = rows[self.index]
+        return row
+
+
+@contextmanager
+def _together(rows: Sequence[_Row]) -> Iterator[ctranslate2.StorageView]:
+    """The windows of one call as CTranslate2 takes them, shape (windows, frames, width).
+
+    Windows that were encoded together, and are all that were, stay where they are. Others are
+    copied into one array, which lives as long as the block: a `StorageView` does not keep it.
     """
+    output = rows[0].output
+    if [row.index for row in rows] == list(range(output.shape[0])) and all(
+        row.output is output for row in rows
+    ):
+        yield output
+        return
+    array = np.stack([row.to_array() for row in rows])
+    yield ctranslate2.StorageView.from_array(array)
 
-    def __init__(self, name: str, model: SharedModel, tokenizer: Tokenizer) -> None:
+
+class CTranslate2Backend:
+    """One worker's view of a model. Encoder output stays on the device where there is only one."""
+
+    def __init__(
+        self,
+        name: str,
+        model: SharedModel,
+        tokenizer: Tokenizer,
+        *,
+        encode_batch_size: int | None = None,
+    ) -> None:
+        """`encode_batch_size` None is what suits the device."""
         self.model = model
         self._tokenizer = tokenizer
         with model.in_use() as loaded:
+            is_on_gpu = loaded.device == "cuda"
             self._info = ModelInfo(
                 name=name,
                 is_multilingual=loaded.is_multilingual,
                 n_mels=loaded.n_mels,
                 device=loaded.device,
                 compute_type=loaded.compute_type,
-                encode_batch_size=1 if loaded.device == "cpu" else _GPU_ENCODE_BATCH_SIZE,
+                encode_batch_size=encode_batch_size or (_GPU_BATCH_SIZE if is_on_gpu else 1),
+                batch_size=_GPU_BATCH_SIZE if is_on_gpu else _CPU_BATCH_SIZE,
             )
+            # The next step on a window may fall to a worker of another GPU.
+            self._must_travel = is_on_gpu and num_gpus() > 1
 
     @property
     def info(self) -> ModelInfo:
@@ -220,14 +264,14 @@ class CTranslate2Backend:
     def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         features = np.stack(log_mels)
         with self.model.in_use() as model:
-            encoded = model.encode(ctranslate2.StorageView.from_array(features), to_cpu=True)
-        # A copy, since neither a StorageView nor an array over one keeps the other alive.
-        return list(np.array(encoded))
+            output = model.encode(
+                ctranslate2.StorageView.from_array(features), to_cpu=self._must_travel
+            )
+        return [_Row(output, index) for index in range(len(log_mels))]
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
-        stacked = np.stack(encoded)
-        with self.model.in_use() as model:
-            answers = model.detect_language(ctranslate2.StorageView.from_array(stacked))
+        with self.model.in_use() as model, _together(encoded) as rows:
+            answers = model.detect_language(rows)
         return [
             Detected({token.strip("<|>"): probability for token, probability in answer})
             for answer in answers
@@ -252,10 +296,9 @@ class CTranslate2Backend:
     def _generate(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
         search = steps[0].search
         is_sampling = search.temperature > 0
-        stacked = np.stack(encoded)
-        with self.model.in_use() as model:
+        with self.model.in_use() as model, _together(encoded) as rows:
             results = model.generate(
-                ctranslate2.StorageView.from_array(stacked),
+                rows,
                 [list(step.prompt.tokens) for step in steps],
                 beam_size=search.beam_size,
                 patience=search.patience,
@@ -276,10 +319,9 @@ class CTranslate2Backend:
     def align(
         self, encoded: Sequence[Encoded], steps: Sequence[Align], num_frames: Sequence[int]
     ) -> list[Aligned]:
-        stacked = np.stack(encoded)
-        with self.model.in_use() as model:
+        with self.model.in_use() as model, _together(encoded) as rows:
             results = model.align(
-                ctranslate2.StorageView.from_array(stacked),
+                rows,
                 list(steps[0].start_sequence),
                 [list(step.text_tokens) for step in steps],
                 list(num_frames),

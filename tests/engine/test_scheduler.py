@@ -145,3 +145,13 @@ def test_the_background_goes_on_under_any_load() -> None:
 
     assert "job" in served
     assert served.index("job") >= 8
+
+
+def test_an_encoded_window_goes_before_the_others_of_its_request() -> None:
+    scheduler = Scheduler(max_batch_size=1)
+    heard = window("chunks", ALIGN)
+    heard.audio.encoded = "encoder output"
+    scheduler.add(window("chunks"))
+    scheduler.add(heard)
+
+    assert scheduler.next_batch() == [heard]

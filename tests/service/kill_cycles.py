@@ -21,6 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.window import Priority
 from simple_asr.service import job_store
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import JobFiles
@@ -43,7 +44,11 @@ class SlowTranscriber(FakeTranscriber):
     """Says what is written in the file, in NUM_SEGMENTS segments."""
 
     async def events(
-        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+        self,
+        media: Path,
+        options: TranscribeOptions,
+        checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
         segments = said_in(await asyncio.to_thread(media.read_text))
         for segment in segments[len(checkpoint.segments) if checkpoint else 0 :]:

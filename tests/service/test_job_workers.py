@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     EngineFailed,
     IdempotencyMismatch,
@@ -110,6 +111,14 @@ async def test_a_job_is_done_while_nobody_waits(jobs: Jobs, transcriber: FakeTra
         (b"RIFF", "ru")
     ]
     assert media_of(jobs) == []
+
+
+async def test_a_job_gives_way_to_those_who_wait(jobs: Jobs, transcriber: FakeTranscriber) -> None:
+    async with jobs.working():
+        job = await submit(jobs)
+        await until(jobs, job, "done")
+
+    assert transcriber.priorities == [Priority.BACKGROUND]
 
 
 async def test_a_job_taken_in_before_a_stop_is_done_after_the_start(

@@ -32,7 +32,12 @@ class Scheduler:
         """Calls in a row that left out the request which has waited longest, for its priority."""
 
     def add(self, window: Window) -> None:
-        self._waiting.setdefault(window.owner, deque()).append(window)
+        """An encoded window goes before its request's others: what it holds is soon let go."""
+        windows = self._waiting.setdefault(window.owner, deque())
+        if window.audio.encoded is None:
+            windows.append(window)
+        else:
+            windows.appendleft(window)
 
     def put_back(self, windows: Sequence[Window]) -> None:
         """Takes back windows of `next_batch`; they come before the others of their requests."""

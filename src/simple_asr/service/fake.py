@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, EmptyMedia, ModelInUse, ModelNotFound, ModelNotReady
 from simple_asr.service.labels import label
 from simple_asr.service.models import ListedModel, ModelPlace, goes_by
@@ -55,7 +56,8 @@ class FakeTranscriber:
 
     Set `error` to have it raised, `is_stuck` to have no answer ever come; `late_error` and
     `is_stuck_late` are the same after the first segment. `started` and `ended` tell of the last
-    call, across threads; `checkpoints` are what each was to go on from. Refuses what the real one
+    call, across threads; `checkpoints` are what each was to go on from, `priorities` whose
+    turn it was. Refuses what the real one
     refuses before it decodes.
     """
 
@@ -74,6 +76,7 @@ class FakeTranscriber:
         self.asked: list[Asked] = []
         self.can_go_on = True
         self.checkpoints: list[Checkpoint | None] = []
+        self.priorities: list[Priority] = []
         self.started = threading.Event()
         self.ended = threading.Event()
 
@@ -88,11 +91,16 @@ class FakeTranscriber:
         return self.state
 
     async def events(
-        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+        self,
+        media: Path,
+        options: TranscribeOptions,
+        checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
         self.started.set()
         try:
             self.checkpoints.append(checkpoint)
+            self.priorities.append(priority)
             await self._admit(media, options)
             if self.is_stuck:
                 self._stuck = asyncio.get_running_loop(), asyncio.Event()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from simple_asr.engine.window import Priority
 from simple_asr.errors import Unavailable
 from simple_asr.service.job_files import JobFiles, digest
 from simple_asr.service.job_store import JobStore, sqlite_url
@@ -218,7 +219,8 @@ class Jobs:
         path = JobFiles(self.folder).path(lease.job.id)
         num_known = len(lease.checkpoint.segments) if lease.checkpoint else 0
         new: list[Segment] = []
-        async with aclosing(self._transcriber.events(path, options, lease.checkpoint)) as events:
+        running = self._transcriber.events(path, options, lease.checkpoint, Priority.BACKGROUND)
+        async with aclosing(running) as events:
             async for event in events:
                 if isinstance(event, SegmentDone):
                     if event.segment.id < num_known:

@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     ModelInUse,
     ModelNotFound,
@@ -56,7 +57,11 @@ class Models(Transcriber, Protocol):
     """A transcriber that heeds `options.model`, and can go on with work that was stopped."""
 
     def events(
-        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+        self,
+        media: Path,
+        options: TranscribeOptions,
+        checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
         """As a Transcriber's; from `checkpoint` on, of which only what is new is told.
 
@@ -182,12 +187,16 @@ class ModelPool:
                 return await transcriber.transcribe(media, options)
 
     async def events(
-        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+        self,
+        media: Path,
+        options: TranscribeOptions,
+        checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
         with self._admission():
             async with (
                 self._model(options.model) as transcriber,
-                aclosing(transcriber.events(media, options, checkpoint)) as events,
+                aclosing(transcriber.events(media, options, checkpoint, priority)) as events,
             ):
                 async for event in events:
                     yield event

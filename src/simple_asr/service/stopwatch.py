@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from simple_asr.transcript.model import Processing
 
 
 class Stopwatch:
-    """Runs from when it is made. Each mark is set by the one thread that passes it."""
+    """Runs from when it is made. `_lock` guards the end of the waiting: workers share a request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -18,6 +19,7 @@ class Stopwatch:
         self._decode = 0.0
         self._queue = 0.0
         self._submitted: float | None = None
+        self._lock = threading.Lock()
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -35,9 +37,10 @@ class Stopwatch:
 
     def heard(self) -> None:
         """The model turns to the request: the first time ends the waiting."""
-        if self._submitted is not None:
-            self._queue += self._clock() - self._submitted
-            self._submitted = None
+        with self._lock:
+            if self._submitted is not None:
+                self._queue += self._clock() - self._submitted
+                self._submitted = None
 
     def processing(self) -> Processing:
         """What has gone into it until now."""

@@ -26,6 +26,7 @@ from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
+from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.service.receipt import effective_options
 from simple_asr.service.stopwatch import Stopwatch
@@ -206,7 +207,11 @@ class LocalTranscriber:
         return transcript
 
     async def events(
-        self, media: Path, options: TranscribeOptions, checkpoint: Checkpoint | None = None
+        self,
+        media: Path,
+        options: TranscribeOptions,
+        checkpoint: Checkpoint | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
@@ -221,7 +226,10 @@ class LocalTranscriber:
 
         with engine.admission(), await self._decode(media, options, stopwatch) as recording:
             prepared = await loop.run_in_executor(
-                self._threads, self._prepare, recording, options, model, stopwatch, checkpoint
+                self._threads,
+                lambda: self._prepare(
+                    recording, options, model, stopwatch, checkpoint=checkpoint, priority=priority
+                ),
             )
             requests = [request for request, _ in prepared]
             merge = ChannelMerge(len(requests), options) if options.channels == "split" else None
@@ -268,7 +276,9 @@ class LocalTranscriber:
         options: TranscribeOptions,
         model: Backend,
         stopwatch: Stopwatch,
+        *,
         checkpoint: Checkpoint | None,
+        priority: Priority,
     ) -> list[tuple[Request, HallucinationReview | None]]:
         """A request for each channel, and who reviews what it tells.
 
@@ -285,6 +295,7 @@ class LocalTranscriber:
                     model,
                     stopwatch=stopwatch,
                     checkpoint=checkpoint,
+                    priority=priority,
                 ),
                 self._review(samples, options),
             )
@@ -307,6 +318,7 @@ class LocalTranscriber:
         *,
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
+        priority: Priority,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
         log_mel = _WatchedLogMel(samples, model.info.n_mels, stopwatch.heard)
@@ -321,6 +333,7 @@ class LocalTranscriber:
             find_voice=self._voice_finder(samples) if options.skips_non_speech else None,
             warnings=(*warnings, *options.without_effect()),
             checkpoint=checkpoint,
+            priority=priority,
         )
 
     def _find_chunks(self, samples: Samples) -> list[Span]:

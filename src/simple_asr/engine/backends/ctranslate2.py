@@ -199,14 +199,6 @@ class _Row:
     output: ctranslate2.StorageView
     index: int
 
-    def to_array(self) -> NDArray[Any]:
-        """In main memory, shape (frames, width); valid as long as this row."""
-        is_here = self.output.device == "cpu"
-        output = self.output if is_here else self.output.to_device(ctranslate2.Device.cpu)
-        rows = np.asarray(output) if is_here else np.array(output)
-        row: NDArray[Any] = rows[self.index]
-        return row
-
 
 @contextmanager
 def _together(rows: Sequence[_Row]) -> Iterator[ctranslate2.StorageView]:
@@ -221,8 +213,19 @@ def _together(rows: Sequence[_Row]) -> Iterator[ctranslate2.StorageView]:
     ):
         yield output
         return
-    array = np.stack([row.to_array() for row in rows])
+    arrays = {id(row.output): _in_main_memory(row.output) for row in rows}  # each moved once
+    array = np.stack([arrays[id(row.output)][row.index] for row in rows])
     yield ctranslate2.StorageView.from_array(array)
+
+
+def _in_main_memory(output: ctranslate2.StorageView) -> NDArray[Any]:
+    """An encoder call's output, shape (windows, frames, width); valid as long as `output`."""
+    if output.device == "cpu":
+        return np.asarray(output)
+    moved = output.to_device(ctranslate2.Device.cpu)
+    if moved.dtype == ctranslate2.DataType.bfloat16:  # which numpy does not know
+        moved = moved.to(ctranslate2.DataType.float32)
+    return np.array(moved)
 
 
 class CTranslate2Backend:

@@ -197,6 +197,13 @@ class ShuttingDown(Unavailable):
     title = "The server is shutting down"
 
 
+class DeadlineExceeded(AsrError):
+    """The request took longer than the operator allows; it was given up."""
+
+    code = "deadline_exceeded"
+    title = "The request took too long"
+
+
 class StorageFull(AsrError):
     code = "storage_full"
     title = "Storage full"

@@ -203,6 +203,29 @@ class Settings(BaseSettings):
         description="How long a server may be silent before its jobs are begun by another, or by "
         "itself when it starts again.",
     )
+    request_timeout_seconds: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest one request may take, its upload included, before it is answered 504. "
+        "0: as long as it takes.",
+    )
+    grace_seconds: float = Field(
+        30,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How long requests may go on after the signal to stop. Docker and systemd are "
+        "told to wait 40 s: tell them more when you raise this.",
+    )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long new requests are still taken after the signal to stop, while "
+        "`/health/ready` already says 503: as long as your load balancer takes to notice.",
+    )
     hf_endpoint: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://\S+$",

@@ -30,7 +30,6 @@ from packaging.requirements import Requirement
 from pydantic import SecretStr
 
 from simple_asr.cli.console import EXIT_CONFIGURATION
-from simple_asr.server.run import GRACE_SECONDS
 from simple_asr.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -447,7 +446,7 @@ def test_docker_waits_longer_for_the_end_than_requests_get(name: str) -> None:
     patience = re.fullmatch(r"(\d+)s", COMPOSE["services"][name]["stop_grace_period"])
 
     assert patience
-    assert int(patience[1]) > GRACE_SECONDS
+    assert int(patience[1]) > Settings.model_fields["grace_seconds"].default
 
 
 def test_every_variable_and_profile_of_the_compose_file_is_explained() -> None:
@@ -506,7 +505,10 @@ def test_a_server_that_is_set_up_wrongly_is_not_started_again_and_again() -> Non
 
 
 def test_systemd_waits_longer_for_the_end_than_requests_get() -> None:
-    assert int(SERVICE["TimeoutStopSec"].removesuffix("s")) > GRACE_SECONDS
+    assert (
+        int(SERVICE["TimeoutStopSec"].removesuffix("s"))
+        > Settings.model_fields["grace_seconds"].default
+    )
 
 
 @pytest.fixture

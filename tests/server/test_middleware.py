@@ -185,6 +185,26 @@ async def test_a_request_given_up_while_the_server_stops_is_answered(
     assert b'"code": "shutting_down"' in sent[1]["body"]
 
 
+async def test_a_request_that_outlasts_the_deadline_is_given_up(
+    transcriber: FakeTranscriber,
+) -> None:
+    sent: list[Message] = []
+    has_ended = False
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal has_ended
+        try:
+            await asyncio.Event().wait()
+        finally:
+            has_ended = True
+
+    await _call(RequestEnvelope(endless, transcriber, timeout=0.01), sent)
+
+    assert sent[0]["status"] == 504
+    assert b"0.01 s (REQUEST_TIMEOUT_SECONDS)" in sent[1]["body"]
+    assert has_ended
+
+
 async def test_an_answer_already_begun_is_broken_off_rather_than_mended(
     transcriber: FakeTranscriber,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,7 +24,10 @@ from simple_asr.server.run import build_server, listen
 from simple_asr.service.fake import FakeTranscriber
 
 PROGRAM = """
+import json
+import signal
 import sys
+import threading
 from pathlib import Path
 from simple_asr.server.app import create_app
 from simple_asr.server.run import configure_logging, serve
@@ -31,27 +36,45 @@ from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings
 
 home = Path(sys.argv[1])
-settings = Settings.model_validate(
-    dict(host="127.0.0.1", port=sys.argv[2], keys_file=home / "keys.txt", spool_dir=home / "spool",
-         jobs_dir=home / "jobs")
+settings = Settings(
+    _env_file=None,
+    host="127.0.0.1", port=sys.argv[2], keys_file=home / "keys.txt", spool_dir=home / "spool",
+    jobs_dir=home / "jobs", **json.loads(sys.argv[3]),
 )
 configure_logging(settings.log_level)
 keys = KeyStore(settings.keys_file)
 keys.reload()
 keys.changed_on_disk = lambda: False  # So that only the signal can have read the file again.
-serve(create_app(settings, FakeTranscriber(), keys), settings)
+transcriber = FakeTranscriber()
+transcriber.is_stuck = True
+
+def tell_of_the_first():
+    transcriber.started.wait()
+    print("A transcription has begun", file=sys.stderr, flush=True)
+
+threading.Thread(target=tell_of_the_first, daemon=True).start()
+if sys.argv[4] != "stuck":
+    serve(create_app(settings, transcriber, keys), settings)
+else:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        serve(create_app(settings, transcriber, keys), settings)
+    finally:
+        threading.Event().wait()  # As whoever waits for a model call that never ends.
 """
 
 
 class Process:
     """A server in a process of its own, and its log as it comes."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: dict[str, object], end: str) -> None:
         self.port = free_port()
+        arguments = [str(home), str(self.port), json.dumps(settings), end]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(home), str(self.port)],
+            [sys.executable, "-c", PROGRAM, *arguments],
             stderr=subprocess.PIPE,
             text=True,
+            cwd=home,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self.log: list[str] = []
@@ -84,8 +107,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(home: Path) -> Iterator[Process]:
-    process = Process(home)
+def served(home: Path, end: str = "", **settings: object) -> Iterator[Process]:
+    process = Process(home, settings, end)
     try:
         process.until_logged("startup complete")
         yield process
@@ -108,6 +131,65 @@ def test_sighup_reloads_the_keys_and_sigterm_ends_the_server(tmp_path: Path, key
     assert "server" not in answer.headers
     # uvicorn ends by the very signal it was told to end by; systemd and Docker take that for clean.
     assert status in (0, -signal.SIGTERM)
+
+
+def test_a_hangup_takes_up_the_log_level(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with served(tmp_path) as process:
+        (tmp_path / ".env").write_text("LOG_LEVEL=debug\n")
+        process.send(signal.SIGHUP)
+        process.until_logged("Log level debug")
+        httpx.get(f"http://127.0.0.1:{process.port}/health")
+
+        assert process.until_logged("DEBUG .*path=/health status=200")
+
+
+def test_a_hangup_with_a_wrong_setting_changes_nothing(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with served(tmp_path) as process:
+        (tmp_path / ".env").write_text("LOG_LEVEL=loud\n")
+        process.send(signal.SIGHUP)
+        process.until_logged("The log level stays as it is")
+
+        assert httpx.get(f"http://127.0.0.1:{process.port}/health").status_code == 200
+
+
+def test_it_is_not_ready_from_the_signal_on_and_takes_requests_while_it_drains(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with served(tmp_path, drain_seconds=60, grace_seconds=0) as process:
+        before = httpx.get(f"http://127.0.0.1:{process.port}/health/ready")
+        process.send(signal.SIGTERM)
+        after = before
+        while after.status_code == 200:
+            after = httpx.get(f"http://127.0.0.1:{process.port}/health/ready")
+        process.send(signal.SIGTERM)
+        status = process.ended()
+
+    assert before.json() == {"status": "ready"}
+    assert after.json() == {"status": "stopping"}
+    assert status == 128 + signal.SIGTERM
+
+
+def test_whatever_is_stuck_the_process_ends_two_seconds_after_the_grace(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    with (
+        served(tmp_path, end="stuck", grace_seconds=1) as process,
+        waiting_caller(process.port, key) as caller,
+    ):
+        process.until_logged("A transcription has begun")
+        process.send(signal.SIGTERM)
+        began = time.monotonic()
+        answer = caller.makefile("rb").read()
+        status = process.ended()
+        seconds = time.monotonic() - began
+
+    assert b'"code": "shutting_down"' in answer
+    assert status == 0
+    assert seconds <= 3 + 2  # Two for a busy machine.
 
 
 def test_every_line_of_the_log_has_time_level_and_origin(tmp_path: Path, key: str) -> None:

@@ -65,7 +65,11 @@ def create_app(
         redirect_slashes=False,
         lifespan=_lifespan,
         middleware=[
-            Middleware(RequestEnvelope, transcriber=transcriber),
+            Middleware(
+                RequestEnvelope,
+                transcriber=transcriber,
+                timeout=settings.request_timeout_seconds,
+            ),
             Middleware(LingeringClose),
             Middleware(HeaderLimits, limits=HeadLimits.from_settings(settings)),
         ],

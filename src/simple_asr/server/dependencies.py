@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -34,7 +35,8 @@ class WorkKey:
 class Services:
     """What `create_app` was given, for the routes. Lives in `app.state.services`.
 
-    `running` are the transcriptions that a client's second try joins, by `WorkKey`.
+    `running` are the transcriptions that a client's second try joins, by `WorkKey`;
+    `is_stopping` is set once a signal has asked the server to end.
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Services:
     limits: BodyLimits
     jobs: Jobs
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
+    is_stopping: threading.Event = field(default_factory=threading.Event)
 
     def model_of(self, name: str | None) -> str | None:
         """The model that a name under `/v1` stands for; None is the default one."""

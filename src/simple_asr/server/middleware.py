@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from simple_asr.errors import AsrError, ShuttingDown
+from simple_asr.errors import AsrError, DeadlineExceeded, ShuttingDown
 from simple_asr.server.error_answers import error_answer
 from simple_asr.server.problems import HeadersTooLarge, internal_error
 from simple_asr.server.record import RequestRecord, open_record
@@ -40,13 +40,15 @@ STANDING_HEADERS = {
 class RequestEnvelope:
     """Gives each request its record, each answer its standing headers, and the log its line.
 
-    Also the last resort: what nothing inside turned into an answer becomes a 500 here, and a
-    request the server gives up while it stops becomes a 503.
+    Also the last resort: what nothing inside turned into an answer becomes a 500 here, a request
+    that takes longer than `timeout` seconds a 504 (0: there is no limit), and one the server gives
+    up while it stops a 503.
     """
 
-    def __init__(self, app: ASGIApp, transcriber: Transcriber) -> None:
+    def __init__(self, app: ASGIApp, transcriber: Transcriber, timeout: float = 0) -> None:
         self._app = app
         self._transcriber = transcriber
+        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,21 +68,30 @@ class RequestEnvelope:
                 response = error_answer(scope, error)
                 await response(scope, receive, send_enveloped)
 
+        deadline = _Deadline(self._timeout)
         try:
             await self._app(scope, receive, send_enveloped)
         except asyncio.CancelledError:
             # Not raised again: the task ends here, and uvicorn, which cancelled it, would log it as
             # a failure of ours.
-            await answer(
-                ShuttingDown("The server stops before this request was done. Send it again later.")
-            )
+            deadline.lift()
+            await answer(self._why_given_up(deadline))
         except Exception:
             logger.exception("Request %s failed", record.request_id)
             if record.status is not None:
                 raise  # The answer has begun: only a broken connection can still tell the caller.
             await answer(internal_error(record.request_id))
         finally:
+            deadline.lift()
             _log_request(scope, record, time.perf_counter() - began)
+
+    def _why_given_up(self, deadline: _Deadline) -> AsrError:
+        if deadline.has_passed:
+            return DeadlineExceeded(
+                f"The request took longer than {self._timeout:g} s (REQUEST_TIMEOUT_SECONDS) and "
+                "was given up. Send a shorter recording, or send it at a quieter time."
+            )
+        return ShuttingDown("The server stops before this request was done. Send it again later.")
 
     def _add_headers(self, message: Message, record: RequestRecord) -> None:
         headers = MutableHeaders(scope=message)
@@ -88,6 +99,25 @@ class RequestEnvelope:
             headers.setdefault(name, value)
         headers["X-Request-Id"] = record.request_id
         headers["X-ASR-Model"] = ascii_label(record.model or self._transcriber.model_state.served)
+
+
+class _Deadline:
+    """Cancels the task that made it, once, `seconds` later; 0: never."""
+
+    def __init__(self, seconds: float) -> None:
+        self.has_passed = False
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._pass) if seconds else None
+
+    def lift(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _pass(self) -> None:
+        assert self._task is not None, "requests are served in tasks"
+        self.has_passed = True
+        self._task.cancel()
 
 
 def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:

@@ -39,6 +39,7 @@ MEANINGS = {
     431: "Too many headers, or too long ones.",
     500: "The server or the model failed.",
     503: "The model is not ready, or the server stops. Try again after `Retry-After` seconds.",
+    504: "The request took longer than this server allows.",
     507: "The server's disk is full.",
 }
 
@@ -167,7 +168,7 @@ TRANSCRIBE_OPERATION: dict[str, Any] = {
         **{
             str(status): response
             for status, response in problem_responses(
-                400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 507
+                400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 504, 507
             ).items()
         },
     },
@@ -293,7 +294,8 @@ LIVE_RESPONSES: Responses = {200: _json_response("Always.", _STATUS, {"status": 
 READY_RESPONSES: Responses = {
     200: _json_response("One real inference has succeeded.", _STATUS, {"status": "ready"}),
     503: _json_response(
-        "Not yet (`loading`, `failed`), or not now: the disk is nearly full (`storage_low`).",
+        "Not yet (`loading`, `failed`), not now (`storage_low`: the disk is nearly full), or not "
+        "any more (`stopping`).",
         _STATUS,
         {"status": "loading"},
     ),

@@ -163,7 +163,7 @@ def _operation(fields: dict[str, JsonSchema]) -> dict[str, Any]:
     form = {"type": "object", "required": ["file"], "properties": {**fields, **ours}}
     documents = [{"$ref": f"{REF}Transcription"}, {"$ref": f"{REF}VerboseResult"}]
     plain = {"schema": _TEXT}
-    errors = _errors(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 507)
+    errors = _errors(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504, 507)
     return {
         "requestBody": {
             "required": True,

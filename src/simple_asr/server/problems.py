@@ -152,6 +152,7 @@ STATUSES: dict[type[AsrError], int] = {
     # The server.
     errors.Overloaded: 429,
     errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
     errors.StorageFull: 507,
     errors.EngineFailed: 500,
     # nginx's number for a caller that left: it stands in the log, and nobody else reads it.

@@ -5,34 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
+import math
+import os
 import signal
 import socket
 import threading
+import time
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from simple_asr.errors import ConfigurationError
+from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server.dependencies import Services
 from simple_asr.server.key_reload import reload_keys
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
-from simple_asr.service.keys import KeyStore, ReloadResult
-from simple_asr.settings import LogLevel, Settings
+from simple_asr.settings import LogLevel, Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15
-# What requests get to finish after SIGTERM; systemd and Docker are told to wait a little longer.
-GRACE_SECONDS = 30
+# What is left for the end itself after the requests' grace, before the process ends regardless.
+END_SECONDS = 1.5
 BACKLOG = 1024
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then lets running requests finish for GRACE_SECONDS.
+    """Serves until SIGINT or SIGTERM, then lets running requests finish for `grace_seconds`.
 
-    SIGHUP reloads the keys. Raises ConfigurationError when the address cannot be had. Logs nothing
-    that `configure_logging` has not been called for.
+    A second such signal ends the process at once. SIGHUP reloads the keys and the log level. Raises
+    ConfigurationError when the address cannot be had. Logs nothing that `configure_logging` has
+    not been called for.
     """
     with listen(settings.host, settings.port) as listener:
         logger.info("Listening on http://%s:%d", *_address(listener))
@@ -43,7 +47,7 @@ def build_server(app: FastAPI) -> uvicorn.Server:
     """A uvicorn server for sockets that listen already."""
     services: Services = app.state.services
     return _Server(
-        services.keys,
+        services,
         uvicorn.Config(
             app,
             http=bounded_protocol(HeadLimits.from_settings(services.settings)),
@@ -55,7 +59,8 @@ def build_server(app: FastAPI) -> uvicorn.Server:
             # Nothing here looks at the caller's address, so nobody need be believed about it.
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            # A number of seconds: uvicorn says int, and waits for fractions as well.
+            timeout_graceful_shutdown=math.ceil(services.settings.grace_seconds),
         ),
     )
 
@@ -91,22 +96,67 @@ def configure_logging(level: LogLevel) -> None:
     )
 
 
+def set_log_level(level: LogLevel) -> None:
+    """From now on, for every logger."""
+    logging.getLogger().setLevel(level.upper())
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, keys: KeyStore, config: uvicorn.Config) -> None:
+    """Owned by the event loop. `_accepts_until` is None until a signal has asked for the end."""
+
+    def __init__(self, services: Services, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._keys = keys
-        self._reloading: asyncio.Future[ReloadResult] | None = None
+        self._services = services
+        self._accepts_until: float | None = None
+        self._reloading: asyncio.Future[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         # Signals reach the main thread only; elsewhere (tests) there is nothing to listen for.
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, self._reload_keys)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         await super().serve(sockets)
 
-    def _reload_keys(self) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end; the second is the end."""
+        if self._services.is_stopping.is_set():
+            os._exit(128 + sig)
+        settings = self._services.settings
+        self._services.is_stopping.set()
+        self._accepts_until = time.monotonic() + settings.drain_seconds
+        _end_within(settings.drain_seconds + settings.grace_seconds + END_SECONDS)
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop listening; till then /health/ready sends callers elsewhere."""
+        should_exit = await super().on_tick(counter)
+        return should_exit and time.monotonic() >= (self._accepts_until or 0)
+
+    def _hang_up(self) -> None:
         # Kept, since the loop itself holds its tasks by weak references alone.
-        self._reloading = asyncio.ensure_future(reload_keys(self._keys))
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        await reload_keys(self._services.keys)
+        try:
+            level = (await asyncio.to_thread(load_settings)).log_level
+        except AsrError as error:
+            logger.error("The log level stays as it is. %s", error.detail)
+        else:
+            set_log_level(level)
+            logger.info("Log level %s", level)
+
+
+def _end_within(seconds: float) -> None:
+    """Ends the process then, if it lasts so long: neither a model call nor a lock can stop this."""
+
+    def end() -> None:
+        logger.warning("Ended %.1f s after the signal, with work still under way", seconds)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from simple_asr.server.app import create_app
 from simple_asr.service.fake import FakeTranscriber
@@ -95,6 +96,17 @@ async def test_without_room_for_uploads_it_is_not_ready_until_there_is_room_agai
     assert [answer.status_code for answer in answers] == [200, 503, 200]
     assert answers[1].json() == {"status": "storage_low"}
     assert "retry-after" in answers[1].headers
+
+
+async def test_a_server_that_was_told_to_stop_is_not_ready(
+    stranger: httpx.AsyncClient, app: FastAPI
+) -> None:
+    app.state.services.is_stopping.set()
+
+    answer = await stranger.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "stopping"}
 
 
 async def test_live_does_not_ask_the_model(

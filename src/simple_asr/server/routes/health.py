@@ -55,10 +55,13 @@ async def live() -> JSONResponse:
 @router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="The server can transcribe", responses=READY_RESPONSES)
 async def ready(services: TheServices) -> JSONResponse:
-    """200 once one real inference has succeeded and while there is room for uploads; else 503.
+    """200 once one real inference has succeeded, while there is room for uploads, and until a
+    signal asks the server to stop; else 503.
 
     Send requests elsewhere on 503.
     """
+    if services.is_stopping.is_set():
+        return _unready({"status": "stopping"})
     state = services.transcriber.model_state
     if state.status != "ready":
         return _unready({"status": state.status})

@@ -14,6 +14,7 @@ from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.job_workers import JobLimits, Jobs
+from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
@@ -21,8 +22,13 @@ from simple_asr.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def build_transcriber(settings: Settings, on_download: OnDownload | None = None) -> ModelPool:
-    """Transcribers that have not begun to load; `start` them. Raises ConfigurationError."""
+def build_transcriber(
+    settings: Settings, on_download: OnDownload | None = None, metrics: Metrics | None = None
+) -> ModelPool:
+    """Transcribers that have not begun to load; `start` them. Raises ConfigurationError.
+
+    They report to `metrics`.
+    """
     spool = settings.spool_dir
     try:
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -38,6 +44,10 @@ def build_transcriber(settings: Settings, on_download: OnDownload | None = None)
         ),
         spool,
     )
+    if metrics is not None:
+        metrics.count(
+            "asr_decoder_deaths", "Decoder processes that died.", lambda: decoder.num_deaths
+        )
 
     def transcriber(name: str, load: Callable[[], LoadedModel]) -> LocalTranscriber:
         return LocalTranscriber(
@@ -48,6 +58,7 @@ def build_transcriber(settings: Settings, on_download: OnDownload | None = None)
             max_batch_size=settings.max_batch_size,
             max_requests=settings.max_waiting_requests,
             num_decoders=settings.decoder_processes,
+            on_call=metrics.model_called if metrics is not None else None,
         )
 
     return ModelPool(

@@ -226,6 +226,16 @@ class Settings(BaseSettings):
         description="How long new requests are still taken after the signal to stop, while "
         "`/health/ready` already says 503: as long as your load balancer takes to notice.",
     )
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="Whoever sends it as `Authorization: Bearer …` may read `/metrics`. Empty: "
+        "nobody.",
+    )
+    metrics_on_loopback: bool = Field(
+        False,
+        description="Programs on this machine may read `/metrics` without a token; a proxy on it "
+        "that names its client in `X-Forwarded-For` may not.",
+    )
     hf_endpoint: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://\S+$",
@@ -241,7 +251,7 @@ class Settings(BaseSettings):
         """The names in `admin_keys`."""
         return frozenset(name.strip() for name in self.admin_keys.split(",") if name.strip())
 
-    @field_validator("hf_token", "database_url", mode="before")
+    @field_validator("hf_token", "database_url", "metrics_token", mode="before")
     @classmethod
     def _no_secret(cls, value: object) -> object:
         return None if value == "" else value

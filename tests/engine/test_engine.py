@@ -323,3 +323,23 @@ def test_closing_tells_those_who_wait(tokenizer: Tokenizer) -> None:
     with pytest.raises(ShuttingDown):
         engine.submit(request(backend), Caller())
     assert backend.is_closed
+
+
+def test_every_model_call_is_reported_with_its_windows(backend: FakeBackend) -> None:
+    calls: list[tuple[str, int, bool]] = []
+
+    def on_call(step: str, num_windows: int, seconds: float, *, has_failed: bool) -> None:
+        calls.append((step, num_windows, has_failed))
+
+    engine = Engine([backend], max_batch_size=4, max_requests=10, on_call=on_call)
+    first = hold(engine, backend)
+    others = [Caller() for _ in range(2)]
+    for other in others:
+        engine.submit(request(backend), other)
+    backend.gate.set()
+
+    for caller in (first, *others):
+        caller.transcript()
+    engine.close()
+
+    assert calls == [("Decode", 1, False), ("Decode", 2, False)]

@@ -93,6 +93,11 @@ class DecoderPool:
         ids = (decoder.process_id for decoder in self._decoders)
         return tuple(process_id for process_id in ids if process_id is not None)
 
+    @property
+    def num_deaths(self) -> int:
+        """Processes that died on a file, or were killed while they were on one."""
+        return sum(decoder.num_deaths for decoder in self._decoders)
+
     def decode(
         self,
         media: Path,
@@ -180,6 +185,7 @@ class _Decoder:
         self._is_ready = False
         self._is_busy = False
         self._num_files = 0
+        self.num_deaths = 0
         self.missing_protections: tuple[str, ...] = ()
 
     @property
@@ -302,6 +308,7 @@ class _Decoder:
     def _crash(self, error: Exception) -> UnreadableMedia | DecoderUnavailable:
         """What to tell the caller whose file the process did not survive."""
         reason = self._end_of_process(error)
+        self.num_deaths += 1
         logger.warning("A decoder process failed on a file: %s.", reason)
         if reason == signal.SIGKILL.name:
             # No fault of the file, which has other signals: somebody's, or of too little memory.

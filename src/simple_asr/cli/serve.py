@@ -18,6 +18,7 @@ from simple_asr.errors import ModelUnavailable
 from simple_asr.server import run
 from simple_asr.server.app import create_app
 from simple_asr.service.keys import KeyStore
+from simple_asr.service.metrics import Metrics
 from simple_asr.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ def serve(
     tell_rocm(settings)
     _take_signals()
     key_store = _open_key_store(settings)
-    transcriber = build_transcriber(settings, download_log())
+    metrics = Metrics()
+    transcriber = build_transcriber(settings, download_log(), metrics)
     try:
         with suppress(SystemExit):  # how a signal ends it
             transcriber.start(on_failure=_stop)
-            run.serve(create_app(settings, transcriber, key_store), settings)
+            app = create_app(settings, transcriber, key_store, metrics=metrics)
+            run.serve(app, settings)
     finally:
         # The loader's word that it failed may come this late, and must not end it with success.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +42,18 @@ Listener = Callable[[Event | AsrError], None]
 """Told, from a worker thread, each event of a request, or the error that ended it."""
 
 
+class OnCall(Protocol):
+    """Told, from a worker thread, of each model call; must neither wait nor fail."""
+
+    def __call__(
+        self, step: str, num_windows: int, seconds: float, *, has_failed: bool
+    ) -> None: ...
+
+
+def _no_one(step: str, num_windows: int, seconds: float, *, has_failed: bool) -> None:
+    """Listens to nothing."""
+
+
 @dataclass(slots=True)
 class Statistics:
     """Since the start; read without a lock, so a moment behind."""
@@ -57,11 +71,17 @@ class Engine:
     """
 
     def __init__(
-        self, backends: Sequence[Backend], *, max_batch_size: int, max_requests: int
+        self,
+        backends: Sequence[Backend],
+        *,
+        max_batch_size: int,
+        max_requests: int,
+        on_call: OnCall = _no_one,
     ) -> None:
         """Starts one thread for each of `backends`, which then belongs to it."""
         self._scheduler = Scheduler(max_batch_size)
         self._max_requests = max_requests
+        self._on_call = on_call
         self._num_admitted = 0
         self._listeners: dict[Request, Listener] = {}
         self._is_closing = False
@@ -169,6 +189,8 @@ class Engine:
         What was too much for the memory at once may not be in parts, and a window on which the
         model fails costs no other the answer.
         """
+        step = windows[0].key.kind.__name__
+        began = time.monotonic()
         try:
             answers = list(zip(windows, ask(backend, windows), strict=True))
         except Exception as error:
@@ -181,9 +203,11 @@ class Engine:
                 self._ask(backend, windows[middle:])
                 return
             logger.exception("A model call failed")
+            self._on_call(step, 1, time.monotonic() - began, has_failed=True)
             with self._lock:
                 self._fail_call(windows[0])
             return
+        self._on_call(step, len(windows), time.monotonic() - began, has_failed=False)
         with self._work:
             self.statistics.num_batches += 1
             self.statistics.num_windows += len(windows)

@@ -30,12 +30,14 @@ from simple_asr.server.routes import (
     index,
     jobs,
     keys,
+    metrics,
     models,
     openai,
     transcribe,
 )
 from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
+from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.settings import Settings
 
@@ -48,12 +50,14 @@ def create_app(
     key_store: KeyStore,
     *,
     limits: BodyLimits | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The ASGI application. Nothing is read or started before its lifespan begins.
 
-    `limits` are those of `settings` unless given. The transcriber and the keys stay their owner's,
-    who loads and closes them.
+    `limits` are those of `settings` unless given; `metrics` are what others report to as well. The
+    transcriber and the keys stay their owner's, who loads and closes them.
     """
+    metrics = metrics or Metrics()
     app = _App(
         title="Simple ASR",
         version=__version__,
@@ -68,6 +72,7 @@ def create_app(
             Middleware(
                 RequestEnvelope,
                 transcriber=transcriber,
+                metrics=metrics,
                 timeout=settings.request_timeout_seconds,
             ),
             Middleware(LingeringClose),
@@ -80,6 +85,7 @@ def create_app(
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
         jobs=build_jobs(settings, transcriber),
+        metrics=metrics,
     )
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
     app.add_exception_handler(HTTPException, error_answers.answer_http_exception)
@@ -123,4 +129,5 @@ ROUTERS = (
     health.router,
     keys.router,
     models.router,
+    metrics.router,
 )

@@ -16,6 +16,7 @@ from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
+from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.service.shared_work import SharedWork
 from simple_asr.settings import Settings
@@ -44,6 +45,7 @@ class Services:
     keys: KeyStore
     limits: BodyLimits
     jobs: Jobs
+    metrics: Metrics
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
 

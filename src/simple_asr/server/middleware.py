@@ -18,6 +18,7 @@ from simple_asr.server.error_answers import error_answer
 from simple_asr.server.problems import HeadersTooLarge, internal_error
 from simple_asr.server.record import RequestRecord, open_record
 from simple_asr.service.labels import ascii_label, label
+from simple_asr.service.metrics import Metrics
 from simple_asr.service.transcriber import Transcriber
 from simple_asr.settings import Settings
 
@@ -45,9 +46,16 @@ class RequestEnvelope:
     up while it stops a 503.
     """
 
-    def __init__(self, app: ASGIApp, transcriber: Transcriber, timeout: float = 0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        transcriber: Transcriber,
+        metrics: Metrics | None = None,
+        timeout: float = 0,
+    ) -> None:
         self._app = app
         self._transcriber = transcriber
+        self._metrics = metrics or Metrics()
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +64,7 @@ class RequestEnvelope:
             return
         record = open_record(scope)
         began = time.perf_counter()
+        self._metrics.request_began(id(record))
 
         async def send_enveloped(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -84,6 +93,14 @@ class RequestEnvelope:
         finally:
             deadline.lift()
             _log_request(scope, record, time.perf_counter() - began)
+            self._metrics.request_ended(
+                id(record),
+                route=_route(scope),
+                status=record.status,
+                key_name=record.key_name,
+                audio_seconds=record.audio_seconds,
+                processing=record.processing,
+            )
 
     def _why_given_up(self, deadline: _Deadline) -> AsrError:
         if deadline.has_passed:
@@ -99,6 +116,12 @@ class RequestEnvelope:
             headers.setdefault(name, value)
         headers["X-Request-Id"] = record.request_id
         headers["X-ASR-Model"] = ascii_label(record.model or self._transcriber.model_state.served)
+
+
+def _route(scope: Scope) -> str:
+    """The pattern of the path; one name for all that nothing answers to."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else "other"
 
 
 class _Deadline:

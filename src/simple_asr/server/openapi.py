@@ -357,6 +357,14 @@ UNLOAD_RESPONSES: Responses = {
     **problem_responses(401, 403, 404, 409),
 }
 
+METRICS_RESPONSES: Responses = {
+    200: {
+        "description": "Counters, gauges and histograms in Prometheus' text format.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    },
+    **problem_responses(404),
+}
+
 # Schemas they all point to -----------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
-from simple_asr.engine.engine import Engine, Listener, warm_up
+from simple_asr.engine.engine import Engine, Listener, OnCall, warm_up
 from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
@@ -147,11 +147,13 @@ class LocalTranscriber:
         max_batch_size: int,
         max_requests: int,
         num_decoders: int,
+        on_call: OnCall | None = None,
     ) -> None:
         """`load` is called once by `start`; `shortcuts` count where a request names none.
 
-        `num_decoders` files are decoded at a time.
+        `num_decoders` files are decoded at a time; `on_call` is told of each model call.
         """
+        self._engine_options = {} if on_call is None else {"on_call": on_call}
         self._decoder = decoder
         self._load = load
         self._shortcuts_by_default = shortcuts
@@ -413,6 +415,7 @@ class LocalTranscriber:
                 loaded.backends,
                 max_batch_size=self._max_batch_size or info.batch_size,
                 max_requests=self._max_requests,
+                **self._engine_options,
             )
             self._state = replace(
                 self._state, status="ready", served=info.name, reason=loaded.reason

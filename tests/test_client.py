@@ -197,7 +197,7 @@ def test_an_error_midway_is_raised_and_not_tried_again(
     with pytest.raises(Refused) as refused:
         client.transcribe(MEDIA)
 
-    assert refused.value.status == 429
+    assert refused.value.status == 503
     assert len(transcriber.asked) == 1
 
 

@@ -13,6 +13,7 @@ from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
+from simple_asr.service.backlog import Backlog
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
@@ -49,6 +50,8 @@ def build_transcriber(
             "asr_decoder_deaths", "Decoder processes that died.", lambda: decoder.num_deaths
         )
 
+    backlog = Backlog(settings.max_waiting_audio_seconds)
+
     def transcriber(name: str, load: Callable[[], LoadedModel]) -> LocalTranscriber:
         return LocalTranscriber(
             Borrowed(decoder),
@@ -58,6 +61,7 @@ def build_transcriber(
             max_batch_size=settings.max_batch_size,
             max_requests=settings.max_waiting_requests,
             num_decoders=settings.decoder_processes,
+            backlog=backlog,
             on_call=metrics.model_called if metrics is not None else None,
         )
 
@@ -68,6 +72,7 @@ def build_transcriber(
         max_bytes=settings.model_memory_bytes or physical_memory() // 2,
         idle_seconds=settings.model_idle_seconds,
         max_requests=settings.max_waiting_requests,
+        seconds_to_next_end=backlog.seconds_to_next_end,
         on_close=decoder.close,
     )
 

@@ -167,6 +167,13 @@ class AdministratorsOnly(AsrError):
     title = "For administrators only"
 
 
+class QuotaExceeded(AsrError):
+    """The key's own limit, whatever the server could do."""
+
+    code = "quota_exceeded"
+    title = "Quota of the key used up"
+
+
 # The server ------------------------------------------------------------------------------------
 
 

@@ -122,7 +122,19 @@ class Settings(BaseSettings):
         description="Most windows, of any requests, in one model call. 0: 8 on a CPU, 16 on a GPU.",
     )
     max_waiting_requests: int = Field(
-        64, ge=1, le=100_000, description="Requests admitted at once; one more is answered 429."
+        64, ge=1, le=100_000, description="Requests admitted at once; one more is answered 503."
+    )
+    max_waiting_audio_seconds: float = Field(
+        86_400,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most audio worked on at once, in seconds; a recording beyond it is answered "
+        "503, one alone is always taken.",
+    )
+    min_free_memory_bytes: int = Field(
+        134_217_728,
+        ge=0,
+        description="Available memory, in bytes, below which new transcriptions are answered 503.",
     )
     max_upload_bytes: int = Field(
         1_073_741_824, ge=1, description="Largest request body, in bytes."
@@ -188,7 +200,7 @@ class Settings(BaseSettings):
         2, ge=1, le=64, description="Jobs that are worked on at a time by this server."
     )
     max_waiting_jobs: int = Field(
-        1000, ge=1, description="Jobs that have not ended; one more is answered 429."
+        1000, ge=1, description="Jobs that have not ended; one more is answered 503."
     )
     job_retention_seconds: float = Field(
         604_800,
@@ -225,6 +237,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long new requests are still taken after the signal to stop, while "
         "`/health/ready` already says 503: as long as your load balancer takes to notice.",
+    )
+    limits_file: Path = Field(
+        Path("data/limits.ini"), description="File of what each key may take; it need not exist."
     )
     metrics_token: SecretStr | None = Field(
         None,

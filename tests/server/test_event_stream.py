@@ -139,7 +139,7 @@ async def test_an_error_before_the_first_message_rises(connection: Connection) -
     ("error", "code", "status"),
     [
         (EngineFailed("The model call failed."), "engine_failed", 500),
-        (Overloaded("Full."), "overloaded", 429),
+        (Overloaded("Full."), "overloaded", 503),
         (RuntimeError("secret: /srv/models"), "internal_error", 500),
     ],
 )

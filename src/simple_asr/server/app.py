@@ -39,6 +39,7 @@ from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
+from simple_asr.service.quotas import Quotas, read_limits
 from simple_asr.settings import Settings
 
 DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
@@ -86,6 +87,7 @@ def create_app(
         limits=limits or BodyLimits.from_settings(settings),
         jobs=build_jobs(settings, transcriber),
         metrics=metrics,
+        quotas=Quotas(read_limits(settings.limits_file)),
     )
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
     app.add_exception_handler(HTTPException, error_answers.answer_http_exception)

@@ -10,14 +10,16 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import MissingKey
+from simple_asr.errors import MissingKey, Overloaded
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
+from simple_asr.service.memory import available_memory
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
+from simple_asr.service.quotas import Quotas
 from simple_asr.service.shared_work import SharedWork
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Transcript
@@ -46,6 +48,7 @@ class Services:
     limits: BodyLimits
     jobs: Jobs
     metrics: Metrics
+    quotas: Quotas
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -82,6 +85,23 @@ async def known_caller(
 
 # For the `dependencies` of a route that refuses strangers.
 NEEDS_KEY = Depends(known_caller)
+
+
+async def admitted_caller(
+    request: Request, services: TheServices, caller: Annotated[Caller, NEEDS_KEY]
+) -> None:
+    """A transcription's place, held until the request ends. Raises QuotaExceeded, Overloaded."""
+    floor = services.settings.min_free_memory_bytes
+    available = available_memory() if floor else None
+    if available is not None and available < floor:
+        raise Overloaded("The server is short of memory. Send the request again later.")
+    record = record_of(request.scope)
+    record.resources.enter_context(services.quotas.admission(caller.name))
+    record.on_audio = lambda seconds: services.quotas.charge(caller.name, seconds)
+
+
+# For the `dependencies` of a route that transcribes.
+MAY_TRANSCRIBE = Depends(admitted_caller)
 
 
 def _presented_key(request: Request) -> bytes | None:

@@ -92,6 +92,7 @@ class RequestEnvelope:
             await answer(internal_error(record.request_id))
         finally:
             deadline.lift()
+            record.close()
             _log_request(scope, record, time.perf_counter() - began)
             self._metrics.request_ended(
                 id(record),

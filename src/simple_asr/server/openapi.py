@@ -35,10 +35,11 @@ MEANINGS = {
     413: "The body, a field, or the decoded audio is over a limit.",
     415: "The body is of a type, or has an encoding, that is not taken.",
     422: "A parameter is unknown, wrong or contradictory, or the file holds no readable audio.",
-    429: "Too many requests are waiting. Try again after `Retry-After` seconds.",
+    429: "This key has used up its quota. Try again after `Retry-After` seconds.",
     431: "Too many headers, or too long ones.",
     500: "The server or the model failed.",
-    503: "The model is not ready, or the server stops. Try again after `Retry-After` seconds.",
+    503: "The model is not ready, too much waits, or the server stops. Try again after "
+    "`Retry-After` seconds.",
     504: "The request took longer than this server allows.",
     507: "The server's disk is full.",
 }

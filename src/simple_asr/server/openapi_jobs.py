@@ -71,7 +71,7 @@ JOB_OPERATION: dict[str, Any] = {
     "responses": {
         "202": _answer("The job is on disk.", _JOB, {**_EXAMPLE, "state": "queued"}),
         **_by_name(
-            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 507)
+            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507)
         ),
     },
 }

@@ -149,8 +149,8 @@ STATUSES: dict[type[AsrError], int] = {
     # The caller.
     errors.MissingKey: 401,
     errors.WrongKey: 403,
+    errors.QuotaExceeded: 429,
     # The server.
-    errors.Overloaded: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
     errors.StorageFull: 507,

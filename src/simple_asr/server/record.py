@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
@@ -20,7 +21,8 @@ class RequestRecord:
 
     `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio;
     `processing` is where the time went; `model` is the one that was asked for, then the one that
-    recognised, and None where that is the default one.
+    recognised, and None where that is the default one; `resources` are held until the end, when
+    `on_audio` is told the audio's length.
     """
 
     request_id: str
@@ -29,6 +31,14 @@ class RequestRecord:
     audio_seconds: float | None = None
     processing: Processing | None = None
     model: str | None = None
+    resources: ExitStack = field(default_factory=ExitStack)
+    on_audio: Callable[[float], None] = lambda _: None
+
+    def close(self) -> None:
+        """At the request's end: frees what was held for it, and says how much audio it was."""
+        self.resources.close()
+        if self.audio_seconds is not None:
+            self.on_audio(self.audio_seconds)
 
     def note(self, transcript: Transcript) -> None:
         """What the log line and a header tell of a transcript."""

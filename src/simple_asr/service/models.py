@@ -117,18 +117,21 @@ class ModelPool:
         max_bytes: int,
         idle_seconds: float,
         max_requests: int,
+        seconds_to_next_end: Callable[[], float] = lambda: 5.0,
         on_close: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`open_model` makes a transcriber that has not begun to load.
 
-        All models together take `max_requests`; `on_close` frees what they share.
+        All models together take `max_requests`, and one more is told to come again when, as
+        `seconds_to_next_end` estimates, a place is free; `on_close` frees what they share.
         """
         self._default = default
         self._open_model = open_model
         self._known_models = known_models
         self._idle_seconds = idle_seconds
         self._max_requests = max_requests
+        self._seconds_to_next_end = seconds_to_next_end
         self._on_close = on_close
         self._clock = clock
         self._shelf = Shelf(max_bytes)
@@ -209,7 +212,7 @@ class ModelPool:
                 raise Overloaded(
                     f"{self._max_requests} requests are being worked on, which is this server's "
                     "limit. Send the request again later.",
-                    retry_after=5,
+                    retry_after=self._seconds_to_next_end(),
                 )
             self._num_requests += 1
         try:

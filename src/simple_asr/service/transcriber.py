@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.decoder_protocol import DecodeRequest
 from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
@@ -28,6 +30,7 @@ from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
+from simple_asr.service.backlog import Backlog
 from simple_asr.service.receipt import effective_options
 from simple_asr.service.stopwatch import Stopwatch
 from simple_asr.transcript.events import Checkpoint, Done, Event
@@ -147,12 +150,15 @@ class LocalTranscriber:
         max_batch_size: int,
         max_requests: int,
         num_decoders: int,
+        backlog: Backlog | None = None,
         on_call: OnCall | None = None,
     ) -> None:
         """`load` is called once by `start`; `shortcuts` count where a request names none.
 
-        `num_decoders` files are decoded at a time; `on_call` is told of each model call.
+        `num_decoders` files are decoded at a time; `backlog` bounds the audio in work; `on_call` is
+        told of each model call.
         """
+        self._backlog = backlog or Backlog(math.inf)
         self._engine_options = {} if on_call is None else {"on_call": on_call}
         self._decoder = decoder
         self._load = load
@@ -226,7 +232,11 @@ class LocalTranscriber:
 
             return listen
 
-        with engine.admission(), await self._decode(media, options, stopwatch) as recording:
+        with (
+            engine.admission(),
+            await self._decode(media, options, stopwatch) as recording,
+            self._backlog.place(recording.num_samples / SAMPLE_RATE),
+        ):
             prepared = await loop.run_in_executor(
                 self._threads,
                 lambda: self._prepare(

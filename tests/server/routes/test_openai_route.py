@@ -381,7 +381,7 @@ def test_a_path_that_is_not_there_is_an_error_of_openais_shape(client: openai.Op
     ("error", "kind", "should_retry"),
     [
         (UnreadableMedia("Not media."), openai.BadRequestError, None),
-        (Overloaded("Full.", retry_after=2.1), openai.RateLimitError, None),
+        (Overloaded("Full.", retry_after=2.1), openai.InternalServerError, "true"),
         (EngineFailed("The model call failed."), openai.InternalServerError, "false"),
         (StorageFull("Full."), openai.InternalServerError, "false"),
         (RuntimeError("secret: /srv/models"), openai.InternalServerError, "false"),
@@ -420,7 +420,7 @@ def test_the_sdk_tries_again_when_it_is_told_when(
 ) -> None:
     transcriber.error = Overloaded("Full.", retry_after=0.1)
 
-    with pytest.raises(openai.RateLimitError) as raised:
+    with pytest.raises(openai.InternalServerError) as raised:
         client.with_options(max_retries=1).audio.transcriptions.create(model="whisper-1", file=CLIP)
 
     assert raised.value.response.headers["retry-after"] == "1"

@@ -284,7 +284,7 @@ async def test_an_error_before_a_streams_first_event_is_an_ordinary_answer(
 
     answer = await client.post("/transcribe", files={"audio_file": CLIP}, headers=STREAM)
 
-    assert answer.status_code == 429
+    assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "3"
 
@@ -375,7 +375,7 @@ async def test_without_a_file_422(client: httpx.AsyncClient) -> None:
     [
         (UnreadableMedia("Not media."), 422),
         (MediaLimitExceeded("Too long."), 413),
-        (Overloaded("Full.", retry_after=2.1), 429),
+        (Overloaded("Full.", retry_after=2.1), 503),
         (EngineFailed("The model call failed."), 500),
         (RuntimeError("secret: /srv/models"), 500),
     ],

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import InvalidParameter, JobNotDone
-from simple_asr.server.dependencies import TheServices, known_caller
+from simple_asr.server.dependencies import MAY_TRANSCRIBE, TheServices, known_caller
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi_jobs import (
@@ -60,7 +60,11 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 @router.post(
-    "/jobs", summary="Transcribe a file later", status_code=202, openapi_extra=JOB_OPERATION
+    "/jobs",
+    summary="Transcribe a file later",
+    status_code=202,
+    dependencies=[MAY_TRANSCRIBE],
+    openapi_extra=JOB_OPERATION,
 )
 async def submit(
     request: Request,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import PayloadTooLarge
 from simple_asr.server.cancellation import unless_caller_leaves
-from simple_asr.server.dependencies import NEEDS_KEY, Services, TheServices, WorkKey
+from simple_asr.server.dependencies import MAY_TRANSCRIBE, NEEDS_KEY, Services, TheServices, WorkKey
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import ReceivedBody, receive_body
 from simple_asr.server.model_names import read_aliases
@@ -44,6 +44,7 @@ WHISPER_RELEASED = 1_663_718_400
     summary="OpenAI's transcriptions",
     response_class=Response,
     openapi_extra=TRANSCRIPTIONS_OPERATION,
+    dependencies=[MAY_TRANSCRIBE],
 )
 async def transcriptions(request: Request, services: TheServices) -> Response:
     """What OpenAI's endpoint of this path takes and answers; see docs/api.md for what differs."""
@@ -55,6 +56,7 @@ async def transcriptions(request: Request, services: TheServices) -> Response:
     summary="OpenAI's translations",
     response_class=Response,
     openapi_extra=TRANSLATIONS_OPERATION,
+    dependencies=[MAY_TRANSCRIBE],
 )
 async def translations(request: Request, services: TheServices) -> Response:
     """The same, in English whatever is spoken."""

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from simple_asr.server.cancellation import unless_caller_leaves
-from simple_asr.server.dependencies import NEEDS_KEY, TheServices
+from simple_asr.server.dependencies import MAY_TRANSCRIBE, TheServices
 from simple_asr.server.event_stream import open_event_stream, wants_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
@@ -34,7 +34,7 @@ router = APIRouter()
     "/transcribe",
     summary="Transcribe or translate a file",
     response_class=Response,
-    dependencies=[NEEDS_KEY],
+    dependencies=[MAY_TRANSCRIBE],
     openapi_extra=TRANSCRIBE_OPERATION,
 )
 async def transcribe(request: Request, services: TheServices) -> Response:

@@ -1,0 +1,97 @@
+"""Who is refused before the upload is read: 429 for the key's own limits, 503 for the server's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import pytest
+
+from simple_asr.server import dependencies
+from simple_asr.server.app import create_app
+from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.keys import KeyStore
+from simple_asr.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+CLIP = {"audio_file": ("clip.wav", b"RIFF", "audio/wav")}
+
+Open = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def limited(
+    make_settings: Callable[..., Settings],
+    make_key_store: Callable[[Settings], KeyStore],
+    transcriber: FakeTranscriber,
+    key: str,
+) -> Open:
+    """A client with alice's key, of a server with this file of limits."""
+
+    @asynccontextmanager
+    async def open_client(limits: str) -> AsyncIterator[httpx.AsyncClient]:
+        settings = make_settings()
+        file = settings.keys_file.with_name("limits.ini")
+        file.write_text(limits)
+        settings = settings.model_copy(update={"limits_file": file})
+        app = create_app(settings, transcriber, make_key_store(settings))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://asr", headers={"X-API-Key": key}
+        ) as client:
+            yield client
+
+    return open_client
+
+
+@pytest.mark.parametrize("path", ["/transcribe", "/v1/audio/transcriptions", "/asr", "/inference"])
+async def test_a_key_beyond_its_rate_is_429_at_every_door(limited: Open, path: str) -> None:
+    async with limited("[alice]\nrequests_per_minute = 1\n") as client:
+        await client.post("/transcribe", files=CLIP)
+        refused = await client.post(path, files={"file": CLIP["audio_file"]})
+        others = await client.get("/v1/models")
+
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "requests_per_minute of 1" in refused.text
+    assert others.status_code == 200
+
+
+async def test_audio_is_charged_by_its_length(limited: Open) -> None:
+    async with limited("[*]\naudio_seconds_per_day = 3\n") as client:
+        statuses = [(await client.post("/transcribe", files=CLIP)).status_code for _ in range(3)]
+
+    # Of 2.5 s each: the second begins with half a second left.
+    assert statuses == [200, 200, 429]
+
+
+async def test_a_place_is_free_again_when_its_caller_has_left(
+    limited: Open, transcriber: FakeTranscriber
+) -> None:
+    async with limited("[*]\nconcurrent = 1\n") as client:
+        transcriber.is_stuck = True
+        running = asyncio.create_task(client.post("/transcribe", files=CLIP))
+        await asyncio.to_thread(transcriber.started.wait, 10)
+        refused = await client.post("/transcribe", files=CLIP)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        transcriber.is_stuck = False
+        taken = await client.post("/transcribe", files=CLIP)
+
+    assert (refused.status_code, taken.status_code) == (429, 200)
+
+
+async def test_a_server_short_of_memory_begins_nothing_new(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "available_memory", lambda: 1_000_000)
+
+    refused = await client.post("/transcribe", files=CLIP)
+    health = await client.get("/health")
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert "retry-after" in refused.headers
+    assert health.status_code == 200

@@ -20,6 +20,7 @@ def _lower(value: object) -> object:
 
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LogFormat = Literal["text", "json"]
 Device = Literal["cuda", "cpu", "auto"]
 ComputeType = Literal[
     "auto", "int8", "int8_float16", "int8_float32", "float16", "bfloat16", "float32"
@@ -237,6 +238,15 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long new requests are still taken after the signal to stop, while "
         "`/health/ready` already says 503: as long as your load balancer takes to notice.",
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
+        "text", description="The log as lines of `text`, or as a `json` object a line."
+    )
+    max_wrong_keys_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Wrong API keys an address may send in a minute; then it is answered 429. "
+        "0: any number. Behind a proxy all callers have the proxy's address: leave it 0 there.",
     )
     limits_file: Path = Field(
         Path("data/limits.ini"), description="File of what each key may take; it need not exist."

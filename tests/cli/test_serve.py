@@ -106,7 +106,7 @@ def slow_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture
 def run_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """As `run`; what the server does to its process is undone in this one."""
-    monkeypatch.setattr(runner, "configure_logging", lambda _: None)
+    monkeypatch.setattr(runner, "configure_logging", lambda *_: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield run
     for number, handler in handlers.items():

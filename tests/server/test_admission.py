@@ -95,3 +95,25 @@ async def test_a_server_short_of_memory_begins_nothing_new(
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
     assert "retry-after" in refused.headers
     assert health.status_code == 200
+
+
+async def test_an_address_that_guesses_keys_is_not_listened_to(
+    make_settings: Callable[..., Settings],
+    make_key_store: Callable[[Settings], KeyStore],
+    transcriber: FakeTranscriber,
+    key: str,
+) -> None:
+    settings = make_settings(max_wrong_keys_per_minute=2)
+    app = create_app(settings, transcriber, make_key_store(settings))
+
+    async def status(address: str, presented: str) -> int:
+        transport = httpx.ASGITransport(app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://asr") as client:
+            answer = await client.post("/transcribe", headers={"X-API-Key": presented})
+            return answer.status_code
+
+    guesses = [await status("192.0.2.1", "wrong") for _ in range(3)]
+
+    assert guesses == [403, 403, 429]
+    assert await status("192.0.2.1", key) == 429
+    assert await status("192.0.2.2", key) not in (403, 429)

@@ -41,7 +41,7 @@ def serve(
     SIGHUP reads the key file again. Exits with 78 when it cannot serve as it is set up.
     """
     settings = _settings(host, port)
-    run.configure_logging(settings.log_level)
+    run.configure_logging(settings.log_level, settings.log_format)
     tell_rocm(settings)
     _take_signals()
     key_store = _open_key_store(settings)

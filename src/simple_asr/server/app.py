@@ -40,6 +40,7 @@ from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.service.quotas import Quotas, read_limits
+from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 
 DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
@@ -88,6 +89,7 @@ def create_app(
         jobs=build_jobs(settings, transcriber),
         metrics=metrics,
         quotas=Quotas(read_limits(settings.limits_file)),
+        wrong_keys=WrongKeys(settings.max_wrong_keys_per_minute),
     )
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
     app.add_exception_handler(HTTPException, error_answers.answer_http_exception)

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import MissingKey, Overloaded
+from simple_asr.errors import MissingKey, Overloaded, WrongKey
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
@@ -21,6 +21,7 @@ from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.service.quotas import Quotas
 from simple_asr.service.shared_work import SharedWork
+from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Transcript
 
@@ -49,6 +50,7 @@ class Services:
     jobs: Jobs
     metrics: Metrics
     quotas: Quotas
+    wrong_keys: WrongKeys
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -77,8 +79,14 @@ async def known_caller(
     _key: Annotated[object, Security(_api_key_scheme)] = None,
     _token: Annotated[object, Security(_bearer_scheme)] = None,
 ) -> Caller:
-    """Who is asking, before a byte of the body is read. Raises MissingKey, WrongKey."""
-    caller = services.keys.identify(_presented_key(request))
+    """Who asks, before a byte of the body is read. Raises MissingKey, WrongKey, QuotaExceeded."""
+    address = request.client.host if request.client else ""
+    services.wrong_keys.check(address)
+    try:
+        caller = services.keys.identify(_presented_key(request))
+    except WrongKey:
+        services.wrong_keys.note(address)
+        raise
     record_of(request.scope).key_name = caller.name
     return caller
 

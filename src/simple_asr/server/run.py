@@ -18,10 +18,11 @@ from fastapi import FastAPI
 
 from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server.dependencies import Services
+from simple_asr.server.json_log import JsonFormatter
 from simple_asr.server.key_reload import reload_keys
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
-from simple_asr.settings import LogLevel, Settings, load_settings
+from simple_asr.settings import LogFormat, LogLevel, Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +78,21 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def configure_logging(level: LogLevel) -> None:
-    """One line per event to standard error; a traceback where something failed."""
+def configure_logging(level: LogLevel, form: LogFormat = "text") -> None:
+    """One line per event to standard error, as text (then with tracebacks below) or as JSON."""
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {
-                "line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
+                "text": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
+                "json": {"()": JsonFormatter},
             },
             "handlers": {
-                "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": form,
+                },
             },
             "root": {"handlers": ["stderr"], "level": level.upper()},
             # It warns of every malformed upload, and so does the request's own line.

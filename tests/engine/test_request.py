@@ -653,6 +653,8 @@ def checkpoints(events: Sequence[Event]) -> list[Checkpoint]:
         {"condition_on_previous_text": False},
         {"carry_initial_prompt": True, "initial_prompt": "Names: Ann."},
         {"clip_timestamps": [3.0, 34.0, 40.0, 95.0]},
+        {"clip_timestamps": [0.0, 60.0, 30.0, 90.0]},
+        {"clip_timestamps": [50.0, 100.0, 0.0, 60.0]},
         {"word_timestamps": True},
         {"temperature": [0.8]},
     ],

@@ -170,17 +170,17 @@ class SeekLoop:
     @property
     def num_frames(self) -> int:
         """Frames of its clips."""
-        end = self._log_mel.content_frames
-        return sum(max(0, min(stop, end) - start) for start, stop in self._clips)
+        return sum(map(self._length, self._clips))
 
     @property
     def num_frames_done(self) -> int:
         """Frames of its clips that are dealt with."""
         if self._clip_index >= len(self._clips):
             return self.num_frames
-        end = min(self.seek, self._log_mel.content_frames)
-        done = self._clips[: self._clip_index + 1]
-        return sum(max(0, min(stop, end) - start) for start, stop in done)
+        done = sum(map(self._length, self._clips[: self._clip_index]))
+        # Only of its own clip: clips may overlap, and come in any order.
+        clip = self._clips[self._clip_index]
+        return done + min(max(0, self.seek - clip[0]), self._length(clip))
 
     @property
     def text(self) -> str:
@@ -200,9 +200,9 @@ class SeekLoop:
         end = last_word_end(self.segments)
         self._last_speech_end = end if end is not None else self._last_speech_end
         left = num_frames_done
-        for index, (start, stop) in enumerate(self._clips):
-            length = max(0, min(stop, self._log_mel.content_frames) - start)
-            self._clip_index, self.seek = index, start + min(left, length)
+        for index, clip in enumerate(self._clips):
+            length = self._length(clip)
+            self._clip_index, self.seek = index, clip[0] + min(left, length)
             if left < length:
                 return
             left -= length
@@ -225,6 +225,11 @@ class SeekLoop:
         if isinstance(answer, Decoded):
             return self._judge(answer)
         return self._time_words(step, answer)
+
+    def _length(self, clip: tuple[int, int]) -> int:
+        """Frames of a clip that the recording has."""
+        start, stop = clip
+        return max(0, min(stop, self._log_mel.content_frames) - start)
 
     def _next_span(self) -> _Span | None:
         while self._clip_index < len(self._clips):

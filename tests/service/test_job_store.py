@@ -264,6 +264,24 @@ def test_work_done_again_is_no_progress(store: JobStore) -> None:
     assert store.get("a", "alice").state == "failed"
 
 
+def test_work_begun_anew_goes_on_from_its_own_place(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    stopped = store.claim(now=1000)
+    assert stopped is not None
+    store.save(stopped, [SEGMENT, SECOND], Progress(600.0, 900.0, "ru", "turbo"), now=1000)
+    anew = store.claim(now=2000)
+    assert anew is not None
+    begun = Progress(30.0, 900.0, "ru", "base")
+
+    store.restart(anew)
+    store.save(anew, [SEGMENT], begun, now=2000)
+
+    again = store.claim(now=3000)
+    assert again is not None
+    assert again.checkpoint == Checkpoint((SEGMENT,), begun)
+    assert again.job.seconds_done == 600.0, "progress does not go back"
+
+
 def test_a_failure_is_kept(store: JobStore) -> None:
     store.add(new(), now=1000)
     lease = store.claim(now=1000)

@@ -191,6 +191,26 @@ async def test_a_job_that_cannot_go_on_begins_anew(
     assert transcript.segments == TRANSCRIPT.segments
 
 
+async def test_a_job_begun_anew_that_hears_nothing_keeps_nothing_of_before(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber
+) -> None:
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+    transcriber.can_go_on = False
+    transcriber.transcript = replace(TRANSCRIPT, text="", segments=())
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+    transcript = await again.ask(lambda store: store.transcript(job.id))
+    assert transcript.segments == ()
+
+
 async def test_the_same_request_with_the_same_key_is_one_job(jobs: Jobs) -> None:
     first = await submit(jobs, key="once")
     second = await submit(jobs, key="once")

@@ -7,17 +7,21 @@ from dataclasses import replace
 import pytest
 
 from simple_asr.errors import EngineFailed, InvalidParameter, ModelNotReady, UnreadableMedia
+from simple_asr.service.fake import TRANSCRIPT
 from simple_asr.service.jobs import (
     MAX_ATTEMPTS,
     Failure,
     Job,
     TryAgain,
     after_error,
+    begins_anew,
     document_of,
     parameters_of,
 )
 from simple_asr.service.parameters import read_parameters
+from simple_asr.transcript.events import Checkpoint, Event, Progress, SegmentDone
 
+SEGMENT = TRANSCRIPT.segments[0]
 JOB = Job(
     id="a",
     owner="alice",
@@ -60,6 +64,24 @@ def test_the_last_failure_of_the_model_is_told() -> None:
     verdict = after_error(EngineFailed("The model failed."), attempts=MAX_ATTEMPTS)
 
     assert verdict == Failure("engine_failed", "Speech recognition failed", "The model failed.")
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (Progress(30.0, 90.0, "ru", "turbo"), False),
+        (Progress(60.0, 90.0, "ru", "turbo"), False),
+        (Progress(30.0, 90.1, "ru", "turbo"), False),
+        (SegmentDone(replace(SEGMENT, id=1)), False),
+        (SegmentDone(SEGMENT), True),
+        (Progress(0.0, 90.0, None, "turbo"), True),
+        (Progress(30.0, 90.0, "ru", "base"), True),
+    ],
+)
+def test_work_that_does_not_go_on_is_told_by_its_first_event(event: Event, expected: bool) -> None:
+    checkpoint = Checkpoint((SEGMENT,), Progress(30.0, 90.0, "ru", "turbo"))
+
+    assert begins_anew(event, checkpoint) is expected
 
 
 def test_the_rest_takes_as_long_as_what_was_done_since_the_start() -> None:

@@ -67,6 +67,8 @@ jobs = sa.Table(
     sa.Column("num_segments", sa.Integer, nullable=False, default=0),
     sa.Column("seconds_done", sa.Double, nullable=False, default=0.0),
     sa.Column("seconds_before", sa.Double, nullable=False, default=0.0),
+    # Where the segments end; `seconds_done` is the furthest that any work got.
+    sa.Column("resume_at", sa.Double, nullable=False, default=0.0),
     sa.Column("duration", sa.Double),
     sa.Column("language", sa.String(16)),
     sa.Column("model", sa.Text),
@@ -211,7 +213,7 @@ class JobStore:
     def restart(self, lease: Lease) -> None:
         """The work begins anew: what was said goes, what was reached stays. Raises LeaseLost."""
         with self._writing() as connection:
-            _update(connection, lease, num_segments=0)
+            _update(connection, lease, num_segments=0, resume_at=0.0)
             connection.execute(segments.delete().where(segments.c.job_id == lease.job.id))
 
     def save(self, lease: Lease, new: Sequence[Segment], progress: Progress, now: float) -> None:
@@ -228,6 +230,7 @@ class JobStore:
                 lease,
                 attempts=sa.case((is_further, 1), else_=jobs.c.attempts),
                 seconds_done=sa.case((is_further, reached), else_=jobs.c.seconds_done),
+                resume_at=reached,
                 duration=progress.seconds_total,
                 language=progress.language,
                 model=progress.model,
@@ -348,11 +351,12 @@ class JobStore:
             "seconds_before": jobs.c.seconds_done,
         }
         connection.execute(jobs.update().where(jobs.c.id == job_id).values(**change))
-        job = _one(connection, jobs.c.id == job_id)
+        row = _row(connection, jobs.c.id == job_id)
+        job = _job(row)
         known = tuple(_segments(connection, job_id))
         if job.duration is None:
             return Lease(job, token, checkpoint=None)
-        progress = Progress(job.seconds_done, job.duration, job.language, job.model or "")
+        progress = Progress(row.resume_at, job.duration, job.language, job.model or "")
         return Lease(job, token, Checkpoint(known, progress))
 
 

@@ -28,6 +28,7 @@ from simple_asr.service.jobs import (
     NewJob,
     TryAgain,
     after_error,
+    begins_anew,
     document_of,
     parameters_of,
 )
@@ -217,19 +218,18 @@ class Jobs:
         """From the last checkpoint on, where the transcriber can; else from the beginning."""
         options = parameters_of(lease.job.parameters).options
         path = JobFiles(self.folder).path(lease.job.id)
-        num_known = len(lease.checkpoint.segments) if lease.checkpoint else 0
+        checkpoint = lease.checkpoint
         new: list[Segment] = []
         running = self._transcriber.events(path, options, lease.checkpoint, Priority.BACKGROUND)
         async with aclosing(running) as events:
             async for event in events:
+                if checkpoint is not None and begins_anew(event, checkpoint):
+                    await self.ask(lambda store: store.restart(lease))
+                checkpoint = None
                 if isinstance(event, SegmentDone):
-                    if event.segment.id < num_known:
-                        await self.ask(lambda store: store.restart(lease))
-                        num_known = 0
                     new.append(event.segment)
                 elif isinstance(event, Progress):
                     await self._save(lease, new, event)
-                    num_known += len(new)
                     new = []
                 else:
                     await self._finish(lease, new, event)

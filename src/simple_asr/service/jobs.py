@@ -11,7 +11,7 @@ from typing import Literal
 
 from simple_asr.errors import AsrError, MediaError, RequestError, StorageFull, Unavailable
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
-from simple_asr.transcript.events import Checkpoint, Progress
+from simple_asr.transcript.events import Checkpoint, Event, Progress, SegmentDone
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -110,6 +110,21 @@ class Lease:
 
 
 # Decisions ---------------------------------------------------------------------------------------
+
+
+def begins_anew(event: Event, checkpoint: Checkpoint) -> bool:
+    """Whether the work, by the first thing it tells, did not go on from the checkpoint.
+
+    Silence at the beginning has no segment to tell it by: its progress does.
+    """
+    if isinstance(event, SegmentDone):
+        return event.segment.id < len(checkpoint.segments)
+    if isinstance(event, Progress):
+        reached = checkpoint.progress
+        # Another version may decode the file some frames longer, and round the place by that.
+        is_behind = event.fraction < 0.99 * reached.fraction
+        return event.model != reached.model or is_behind
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,13 @@ class ModelNotReady(Unavailable):
     title = "The model is not ready"
 
 
+class ModelFailed(Unavailable):
+    """Loading it was tried and failed, and may fail for good."""
+
+    code = "model_failed"
+    title = "The model could not be loaded"
+
+
 class DecoderUnavailable(Unavailable):
     code = "decoder_unavailable"
     title = "No media decoder available"

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from simple_asr.errors import EngineFailed, InvalidParameter, ModelNotReady, UnreadableMedia
+from simple_asr.errors import (
+    AsrError,
+    DecoderUnavailable,
+    EngineFailed,
+    InvalidParameter,
+    ModelFailed,
+    ModelNotReady,
+    UnreadableMedia,
+)
 from simple_asr.service.fake import TRANSCRIPT
 from simple_asr.service.jobs import (
     MAX_ATTEMPTS,
@@ -52,6 +60,13 @@ def test_what_the_server_lacks_is_tried_again_without_end() -> None:
     assert verdict == TryAgain(7, is_counted=False)
 
 
+@pytest.mark.parametrize("error", [DecoderUnavailable("Killed."), ModelFailed("Not loaded.")])
+def test_what_the_server_may_lack_for_good_is_tried_a_few_times(error: AsrError) -> None:
+    verdicts = [after_error(error, attempts) for attempts in (1, MAX_ATTEMPTS)]
+
+    assert verdicts == [TryAgain(5, is_counted=True), Failure.of(error)]
+
+
 def test_what_nobody_knows_the_reason_of_is_tried_less_and_less_often() -> None:
     verdicts = [after_error(RuntimeError("a bug"), attempts) for attempts in (1, 2, MAX_ATTEMPTS)]
 
@@ -78,7 +93,7 @@ def test_the_last_failure_of_the_model_is_told() -> None:
         (Progress(30.0, 90.0, "ru", "base"), True),
     ],
 )
-def test_work_that_does_not_go_on_is_told_by_its_first_event(event: Event, expected: bool) -> None:
+def test_work_that_does_not_go_on_is_told_by_its_events(event: Event, expected: bool) -> None:
     checkpoint = Checkpoint((SEGMENT,), Progress(30.0, 90.0, "ru", "turbo"))
 
     assert begins_anew(event, checkpoint) is expected

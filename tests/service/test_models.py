@@ -18,6 +18,7 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.errors import (
+    ModelFailed,
     ModelInUse,
     ModelNotFound,
     ModelNotReady,
@@ -296,7 +297,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_again_by_the_next_who_asks(
     pool: ModelPool, workshop: Workshop, media: Path
 ) -> None:
     workshop.broken.add("tiny")
-    with pytest.raises(ModelNotReady, match="could not be loaded"):
+    with pytest.raises(ModelFailed, match="could not be loaded"):
         asyncio.run(pool.transcribe(media, asking("tiny")))
     assert states(pool)["tiny"] == "failed"
 

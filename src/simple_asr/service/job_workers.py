@@ -225,7 +225,7 @@ class Jobs:
             async for event in events:
                 if checkpoint is not None and begins_anew(event, checkpoint):
                     await self.ask(lambda store: store.restart(lease))
-                checkpoint = None
+                    checkpoint = None
                 if isinstance(event, SegmentDone):
                     new.append(event.segment)
                 elif isinstance(event, Progress):

@@ -9,7 +9,15 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from simple_asr.errors import AsrError, MediaError, RequestError, StorageFull, Unavailable
+from simple_asr.errors import (
+    AsrError,
+    DecoderUnavailable,
+    MediaError,
+    ModelFailed,
+    RequestError,
+    StorageFull,
+    Unavailable,
+)
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.events import Checkpoint, Event, Progress, SegmentDone
 
@@ -113,7 +121,7 @@ class Lease:
 
 
 def begins_anew(event: Event, checkpoint: Checkpoint) -> bool:
-    """Whether the work, by the first thing it tells, did not go on from the checkpoint.
+    """Whether this tells that the work did not go on from the checkpoint.
 
     Silence at the beginning has no segment to tell it by: its progress does.
     """
@@ -138,9 +146,11 @@ class TryAgain:
 def after_error(error: Exception, attempts: int) -> TryAgain | Failure:
     """What becomes of a job whose work ended with `error`, the `attempts`th time.
 
-    What the file or the parameters are to blame for never goes away; what the server lacks does.
+    What the file or the parameters are to blame for never goes away; what the server lacks does,
+    unless it is this file that kills decoders, or a model that can never be loaded.
     """
-    if isinstance(error, (Unavailable, StorageFull)):
+    may_stay = isinstance(error, (DecoderUnavailable, ModelFailed))
+    if isinstance(error, (Unavailable, StorageFull)) and not may_stay:
         return TryAgain(error.retry_after or RETRY_SECONDS, is_counted=False)
     if isinstance(error, (RequestError, MediaError)):
         return Failure.of(error)

@@ -21,9 +21,9 @@ from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
+    ModelFailed,
     ModelInUse,
     ModelNotFound,
-    ModelNotReady,
     Overloaded,
     ShuttingDown,
 )
@@ -225,7 +225,7 @@ class ModelPool:
     async def _model(self, name: str | None) -> AsyncIterator[LocalTranscriber]:
         """The model, loaded, for as long as the context lasts.
 
-        Raises ModelNotFound, ModelNotReady, InvalidParameter.
+        Raises ModelNotFound, ModelNotReady, ModelFailed, InvalidParameter.
         """
         if name is None or self._is_default(name):
             yield self._default
@@ -242,7 +242,7 @@ class ModelPool:
             # Shielded, since others may wait for the same.
             state = await asyncio.shield(asyncio.wrap_future(opened.outcome))
             if state.status != "ready":
-                raise ModelNotReady(
+                raise ModelFailed(
                     f"The model {model.name} could not be loaded; the server's log has the reason. "
                     "Tell the operator, or name another model.",
                     retry_after=30,

@@ -148,6 +148,15 @@ def test_more_jobs_than_may_wait_are_refused(make_store: Callable[..., JobStore]
         store.add(new("b"), now=1000)
 
 
+def test_a_job_that_is_there_is_found_by_its_key_where_no_more_may_wait(
+    make_store: Callable[..., JobStore],
+) -> None:
+    store = make_store(max_waiting=1)
+    store.add(new("a", idempotency_key="once", digest="same"), now=1000)
+
+    assert store.add(new("b", idempotency_key="once", digest="same"), now=1000).id == "a"
+
+
 # Workers -----------------------------------------------------------------------------------------
 
 

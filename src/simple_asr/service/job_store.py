@@ -125,11 +125,13 @@ class JobStore:
         """
         try:
             with self._writing() as connection:
-                self._check_room(connection)
-                connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
-                return _one(connection, jobs.c.id == new.id)
-        except IntegrityError:
-            return self._earlier(new)
+                return _earlier(connection, new) or self._insert(connection, new, now)
+        except IntegrityError:  # Sent twice at once, and the other was first.
+            with self._reading() as connection:
+                earlier = _earlier(connection, new)
+            if earlier is None:
+                raise
+            return earlier
 
     def get(self, job_id: str, owner: str) -> Job:
         """Raises JobNotFound, also for a job of another owner."""
@@ -308,6 +310,11 @@ class JobStore:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
 
+    def _insert(self, connection: sa.Connection, new: NewJob, now: float) -> Job:
+        self._check_room(connection)
+        connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
+        return _one(connection, jobs.c.id == new.id)
+
     def _check_room(self, connection: sa.Connection) -> None:
         is_open = jobs.c.state.not_in(ENDED)
         num_waiting = connection.scalar(sa.select(sa.func.count()).where(is_open)) or 0
@@ -317,17 +324,6 @@ class JobStore:
                 "the job again later.",
                 retry_after=60,
             )
-
-    def _earlier(self, new: NewJob) -> Job:
-        with self._reading() as connection:
-            is_same_key = jobs.c.idempotency_key == new.idempotency_key
-            earlier = _one(connection, jobs.c.owner == new.owner, is_same_key)
-        if earlier.digest != new.digest:
-            raise IdempotencyMismatch(
-                "This Idempotency-Key belongs to a job with another file or other parameters. Send "
-                "a new key with each new job."
-            )
-        return earlier
 
     def _is_abandoned(self, now: float) -> sa.ColumnElement[bool]:
         """A lease that has run out, or that a clock since set back has put into the far future."""
@@ -375,6 +371,19 @@ def _row(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> sa.R
             "its time is over. GET /jobs lists yours."
         )
     return row
+
+
+def _earlier(connection: sa.Connection, new: NewJob) -> Job | None:
+    """The job that was sent before under the same key. Raises IdempotencyMismatch."""
+    is_same_key = jobs.c.idempotency_key == new.idempotency_key
+    wanted = sa.select(jobs).where(jobs.c.owner == new.owner, is_same_key)
+    row = None if new.idempotency_key is None else connection.execute(wanted).one_or_none()
+    if row is not None and row.digest != new.digest:
+        raise IdempotencyMismatch(
+            "This Idempotency-Key belongs to a job with another file or other parameters. Send "
+            "a new key with each new job."
+        )
+    return None if row is None else _job(row)
 
 
 def _job(row: sa.Row[Any]) -> Job:

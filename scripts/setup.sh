@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts a locked set of packages, and this project, into .venv: `setup.sh run` or `setup.sh test`.
+# Puts a locked set of packages, and this project, into .venv: `setup.sh run`, `setup.sh cluster`
+# (with Ray, for several machines) or `setup.sh test`.
 #
 # Needs Python 3.10 to 3.14 with venv, and no other system package. Does nothing when nothing has
 # changed, and starts over when the last call was cut off. PYTHON names the Python to use.
@@ -8,8 +9,9 @@ set -eu
 package_set=${1:-}
 case $package_set in
     run) download='about 240 MB' ;;
+    cluster) download='about 340 MB' ;;
     test) download='about 400 MB' ;;
-    *) echo "Usage: scripts/setup.sh run|test" >&2 && exit 2 ;;
+    *) echo "Usage: scripts/setup.sh run|cluster|test" >&2 && exit 2 ;;
 esac
 
 CDPATH='' cd -P -- "$(dirname -- "$0")/.."
@@ -148,8 +150,8 @@ with glibc 2.28 or newer (x86-64, ARM64) and for macOS; elsewhere, use Docker."
 
 record_installed() {
     {
-        fingerprint run # The test set holds the run set.
-        if [ "$package_set" = test ]; then fingerprint test; fi
+        fingerprint run # Every set holds the run set.
+        if [ "$package_set" != run ]; then fingerprint "$package_set"; fi
     } >"$state"
 }
 

@@ -270,6 +270,11 @@ class Settings(BaseSettings):
         None, description="Token for the model hub; needed for private models only."
     )
     hf_hub_offline: bool = Field(False, description="Never ask the hub; use local models only.")
+    ray_address: str = Field(
+        "",
+        description="Address of the Ray cluster that `serve --cluster` joins. Empty: it starts one "
+        "on this machine.",
+    )
 
     @property
     def administrators(self) -> frozenset[str]:

@@ -337,3 +337,20 @@ def test_the_command_that_is_shown_transcribes_a_file(
         answer = subprocess.check_output(["sh", "-c", f"{command.strip()} --silent"], text=True)
 
     assert f'"text": " {clip.text}"' in answer
+
+
+# A cluster ----------------------------------------------------------------------------------------
+
+
+def test_a_cluster_without_ray_says_what_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "simple_asr.cluster", raising=False)
+    monkeypatch.delattr("simple_asr.cluster", raising=False)
+
+    result = run("serve", "--cluster")
+
+    assert result.exit_code == 78
+    assert "--cluster needs Ray, and ray is not installed" in result.output
+    assert "./start_server.sh --cluster" in result.output

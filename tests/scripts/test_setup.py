@@ -108,7 +108,12 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     (root / "requirements").mkdir()
     for name in ("start_server.sh", "run_tests.sh", "scripts/setup.sh"):
         shutil.copy(ROOT / name, root / name)
-    for name in ("pyproject.toml", "requirements/run.txt", "requirements/test.txt"):
+    for name in (
+        "pyproject.toml",
+        "requirements/run.txt",
+        "requirements/cluster.txt",
+        "requirements/test.txt",
+    ):
         (root / name).write_text(f"# {name}\n")
     pythons, tools, commands = (tmp_path / name for name in ("pythons", "tools", "commands"))
     for folder in (pythons, tools, commands):
@@ -141,6 +146,26 @@ def test_the_first_start_installs_the_locked_set_and_serves(checkout: Checkout) 
     assert "--only-binary :all:" in packages
     assert packages.endswith("--requirement requirements/run.txt")
     assert "--no-deps --no-build-isolation --editable ." in project
+
+
+def test_a_start_as_a_cluster_installs_ray_too(checkout: Checkout) -> None:
+    checkout.add_python("python3", "3.11")
+    checkout.run()
+
+    start = checkout.run("start_server.sh", "--cluster", "--port", "9000")
+
+    assert start.stdout.splitlines()[-1] == "simple-asr serve --cluster --port 9000"
+    assert checkout.installs()[2].endswith("--requirement requirements/cluster.txt")
+
+
+def test_a_start_alone_after_one_as_a_cluster_changes_nothing(checkout: Checkout) -> None:
+    checkout.add_python("python3", "3.11")
+    checkout.run("start_server.sh", "--cluster")
+    before = checkout.snapshot()
+
+    checkout.run()
+
+    assert checkout.snapshot() == before
 
 
 def test_a_second_start_changes_nothing(checkout: Checkout) -> None:

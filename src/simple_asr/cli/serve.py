@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from typing import Annotated, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 from simple_asr.assembly import build_transcriber
 from simple_asr.cli.progress import download_log
 from simple_asr.cli.rocm import tell_rocm
-from simple_asr.errors import ModelUnavailable
+from simple_asr.errors import ConfigurationError, ModelUnavailable
 from simple_asr.server import run
 from simple_asr.server.app import create_app
 from simple_asr.service.keys import KeyStore
@@ -34,6 +35,21 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on instead of PORT.", min=1, max=65535)
     ] = None,
+    *,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Serve from a Ray cluster (docs/cluster.md).")
+    ] = False,
+    min_replicas: Annotated[int, typer.Option(help="Fewest replicas of the cluster.", min=1)] = 1,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(help="Most replicas of the cluster; the fewest unless given.", min=1),
+    ] = None,
+    cpus_per_replica: Annotated[
+        int, typer.Option(help="Cores that each replica of the cluster has.", min=1)
+    ] = 1,
+    gpus_per_replica: Annotated[
+        float, typer.Option(help="GPUs that each replica of the cluster has.", min=0)
+    ] = 0,
 ) -> None:
     """Serve over HTTP until stopped.
 
@@ -43,6 +59,18 @@ def serve(
     settings = _settings(host, port)
     run.configure_logging(settings.log_level, settings.log_format)
     tell_rocm(settings)
+    if cluster:
+        _serve_cluster(
+            settings,
+            {
+                "min_replicas": min_replicas,
+                "max_replicas": max_replicas or min_replicas,
+                "cpus_per_replica": cpus_per_replica,
+                "gpus_per_replica": gpus_per_replica,
+                "grace_seconds": settings.grace_seconds,
+            },
+        )
+        return
     _take_signals()
     key_store = _open_key_store(settings)
     metrics = Metrics()
@@ -58,6 +86,25 @@ def serve(
         transcriber.close()
     if transcriber.model_state.status == "failed":
         raise ModelUnavailable(transcriber.model_state.reason)
+
+
+def _serve_cluster(settings: Settings, arguments: dict[str, float]) -> None:
+    """Until SIGTERM or SIGINT. Raises ConfigurationError where Ray is not installed."""
+    try:
+        from simple_asr import cluster  # noqa: PLC0415  (Ray is there for those who ask for it)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--cluster needs Ray, and {error.name} is not installed. Start with "
+            "`./start_server.sh --cluster`, or install the extra: "
+            "pip install 'simple-asr-server[cluster]'."
+        ) from None
+    plan = cluster.read_plan(arguments)
+    _open_key_store(settings)
+    stopped = threading.Event()
+    with cluster.running(settings, plan):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        stopped.wait()
 
 
 def _settings(host: str | None, port: int | None) -> Settings:

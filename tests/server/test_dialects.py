@@ -17,12 +17,12 @@ def test_the_ladder_goes_by_steps_to_one() -> None:
     assert ladder(temperature="0.5", temperature_inc="0.2") == (0.5, 0.7, 0.9)
 
 
-@pytest.mark.parametrize("step", ["0", "-1", "0.0001", "NaN"])
+@pytest.mark.parametrize("step", ["0", "-1", "0.0001", "NaN", "inf", "1e308"])
 def test_steps_that_lead_nowhere_leave_one_temperature(step: str) -> None:
     assert ladder(temperature="0.5", temperature_inc=step) == (0.5,)
 
 
-@pytest.mark.parametrize("temperature", ["2", "-1", "inf", "warm"])
+@pytest.mark.parametrize("temperature", ["2", "-1", "-1e308", "-inf", "inf", "NaN", "warm"])
 def test_a_temperature_that_cannot_be_is_refused(temperature: str) -> None:
     with pytest.raises(InvalidParameter, match="temperature"):
         ladder(temperature=temperature)

@@ -149,9 +149,10 @@ def _ladder(given: Mapping[str, str]) -> Pairs:
         return []
     first = _number("temperature", given.get("temperature", "0"))
     step = _number("temperature_inc", given.get("temperature_inc", "0.2"))
-    if not step >= MIN_STEP:
+    # One out of range is refused by name further on; a ladder from it would have no end.
+    if not (0 <= first <= 1 and MIN_STEP <= step <= 1):
         return [("temperature", str(first))]
-    num_steps = int((1 - first) / step + 1e-6) if first <= 1 else 0
+    num_steps = int((1 - first) / step + 1e-6)
     ladder = [round(first + number * step, 4) for number in range(num_steps + 1)]
     return [("temperature", ",".join(map(str, ladder)))]
 

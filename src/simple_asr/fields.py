@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+# Eleven days: longer than any audio, and short of where hundredths of a second overflow.
+MAX_SECONDS = 1_000_000
 NULL_WORDS = frozenset({"null", "none"})
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from simple_asr.errors import InvalidTranscript
 from simple_asr.service.fake import TRANSCRIPT
 from simple_asr.transcript.document import read_transcript
 from simple_asr.transcript.formats import FORMATS, whisper_result
-from simple_asr.transcript.model import Word
+from simple_asr.transcript.model import Segment, Word
 
 WORDS = (
     Word(" Привет,", 0.0, 0.8, 0.9),
     Word(" как", 0.8, 1.4, 0.7),
     Word(" дела?", 1.4, 2.5, 1.0),
 )
+SEGMENT = asdict(TRANSCRIPT.segments[0])
 WITH_WORDS = replace(TRANSCRIPT, segments=(replace(TRANSCRIPT.segments[0], words=WORDS),))
 
 
@@ -60,6 +62,33 @@ def test_times_that_no_recording_has_are_refused(start: str) -> None:
 
     with pytest.raises(InvalidTranscript):
         read_transcript(document)
+
+
+def test_a_time_beyond_any_recording_is_refused() -> None:
+    document = FORMATS["json"].write(TRANSCRIPT).replace('"end": 2.5', '"end": 1e306')
+
+    with pytest.raises(InvalidTranscript, match="ends after 1000000 s"):
+        read_transcript(document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"segments": [{}] * 50},
+        {"segments": [{**SEGMENT, "tokens": ["a"] * 50}]},
+        {"segments": [{**SEGMENT, "words": [{}] * 50}]},
+    ],
+    ids=["segments", "tokens", "words"],
+)
+def test_reading_stops_at_the_first_bad_item(change: dict[str, Any]) -> None:
+    document = json.dumps({**whisper_result(TRANSCRIPT), **change})
+
+    with pytest.raises(InvalidTranscript) as caught:
+        read_transcript(document)
+
+    cause = caught.value.__context__
+    assert isinstance(cause, ValidationError)
+    assert cause.error_count() <= len(fields(Segment))
 
 
 @pytest.mark.parametrize("document", ["", "[]", "{", "null", '{"text": "' + "[" * 100_000])

@@ -21,6 +21,7 @@ from simple_asr.audio.decoder_protocol import (
     SampleFormat,
 )
 from simple_asr.fields import (
+    MAX_SECONDS,
     Finite,
     OptionalCount,
     OptionalFlag,
@@ -44,8 +45,6 @@ LEAST_TEMPERATURE = 0.01
 MAX_TEMPERATURES = 16
 MAX_LIST_ITEMS = 1000
 MAX_PROMPT_CHARACTERS = 10_000
-# Eleven days: longer than any audio, and short of where hundredths of a second overflow.
-MAX_CLIP_SECONDS = 1_000_000
 # The largest vocabulary, large-v3's, has 51,866 tokens. CTranslate2 writes out of bounds for an id
 # beyond the model's own: 2,000,000,000 ended the process with SIGSEGV (4.8.5).
 MAX_TOKEN_ID = 51_865
@@ -376,8 +375,8 @@ class TranscribeOptions(BaseModel):
     def _clips_with_length(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(time < 0 for time in value):
             raise ValueError("must not be negative")
-        if any(time > MAX_CLIP_SECONDS for time in value):
-            raise ValueError(f"must not be over {MAX_CLIP_SECONDS} seconds")
+        if any(time > MAX_SECONDS for time in value):
+            raise ValueError(f"must not be over {MAX_SECONDS} seconds")
         for start, end in zip(value[::2], value[1::2], strict=False):
             if end <= start:
                 raise ValueError(f"clip {start:g},{end:g} ends before it begins")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -25,6 +26,9 @@ from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Transcript
 
+# Transcripts of /format read and written at a time: hours of words are hundreds of megabytes.
+MAX_REWRITING = 2
+
 
 @dataclass(frozen=True, slots=True)
 class WorkKey:
@@ -40,7 +44,8 @@ class Services:
     """What `create_app` was given, for the routes. Lives in `app.state.services`.
 
     `running` are the transcriptions that a client's second try joins, by `WorkKey`;
-    `is_stopping` is set once a signal has asked the server to end.
+    `is_stopping` is set once a signal has asked the server to end;
+    `rewriting` has a place for each transcript that /format may hold in memory as objects.
     """
 
     settings: Settings
@@ -53,6 +58,7 @@ class Services:
     wrong_keys: WrongKeys
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
+    rewriting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REWRITING))
 
     def model_of(self, name: str | None) -> str | None:
         """The model that a name under `/v1` stands for; None is the default one."""

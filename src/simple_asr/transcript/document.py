@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError, field_validator
 
 from simple_asr.errors import InvalidTranscript
+from simple_asr.fields import MAX_SECONDS
 from simple_asr.transcript.languages import language_code
 from simple_asr.transcript.model import Segment, Transcript
 
@@ -13,7 +16,8 @@ class _Document(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
 
     text: str
-    segments: tuple[Segment, ...]
+    # One fault is told, and a list of all of them would take seconds and hundreds of megabytes.
+    segments: Annotated[tuple[Segment, ...], FailFast()]
     language: str
 
     @field_validator("language")
@@ -29,8 +33,11 @@ class _Document(BaseModel):
     def _times_in_order(cls, value: tuple[Segment, ...]) -> tuple[Segment, ...]:
         for index, segment in enumerate(value):
             spans = [(part.start, part.end) for part in (segment.words or ())]
-            if any(not 0 <= start <= end for start, end in [(segment.start, segment.end), *spans]):
+            spans.append((segment.start, segment.end))
+            if any(not 0 <= start <= end for start, end in spans):
                 raise ValueError(f"segment {index} has a part that ends before it begins")
+            if any(end > MAX_SECONDS for _, end in spans):
+                raise ValueError(f"segment {index} has a part that ends after {MAX_SECONDS} s")
         return value
 
 

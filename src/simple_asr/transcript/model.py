@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import FailFast
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Segment:
     are those of its whole window; `words` is None unless word times were asked for, and `channel`,
     counted from 0, unless channels were recognised by themselves. `hallucination` tells why the
     text may be made up (`engine/hallucination.py`, REASONS); None unless that was asked for.
+
+    Whoever reads one back stops at the first fault: thousands take seconds and gigabytes to list.
     """
 
     id: int
@@ -37,14 +41,14 @@ class Segment:
     start: float
     end: float
     text: str
-    tokens: tuple[int, ...]
+    tokens: Annotated[tuple[int, ...], FailFast()]
     temperature: float
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
-    words: tuple[Word, ...] | None = None
+    words: Annotated[tuple[Word, ...] | None, FailFast()] = None
     channel: int | None = None
-    hallucination: tuple[str, ...] | None = None
+    hallucination: Annotated[tuple[str, ...] | None, FailFast()] = None
 
 
 @dataclass(frozen=True, slots=True)

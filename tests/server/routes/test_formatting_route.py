@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from simple_asr.server.app import create_app
+from simple_asr.server.dependencies import MAX_REWRITING
 from simple_asr.server.intake import BodyLimits
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.keys import KeyStore
@@ -59,6 +62,28 @@ async def test_options_of_subtitles_without_effect_are_told(client: httpx.AsyncC
     )
 
     assert "max_words_per_line has no effect" in answer.headers["x-asr-warnings"]
+
+
+async def test_few_documents_are_read_at_a_time(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_reading, most_reading = 0, 0
+
+    async def read_in_turn(work: Callable[..., object], *args: object, **kwargs: object) -> object:
+        nonlocal num_reading, most_reading
+        num_reading += 1
+        most_reading = max(most_reading, num_reading)
+        await asyncio.sleep(0)  # Whoever may begin does so now.
+        num_reading -= 1
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(asyncio, "to_thread", read_in_turn)
+    asked = (client.post("/format", content=DOCUMENT, headers=JSON) for _ in range(10))
+
+    answers = await asyncio.gather(*asked)
+
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert most_reading == MAX_REWRITING
 
 
 async def test_options_of_recognition_are_refused(client: httpx.AsyncClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -12,7 +11,7 @@ from simple_asr.errors import InvalidParameter
 from simple_asr.server.dependencies import NEEDS_KEY, TheServices
 from simple_asr.server.intake import receive_document
 from simple_asr.server.openapi import FORMAT_OPERATION
-from simple_asr.service.labels import label
+from simple_asr.server.warning_header import warning_header
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.document import read_transcript
 from simple_asr.transcript.model import Transcript
@@ -34,13 +33,16 @@ async def write(request: Request, services: TheServices) -> Response:
     """
     document = await receive_document(request, services.limits)
     model = services.transcriber.model_state.served
-    # In threads: hours of words take a second to read, and to write.
-    transcript = await asyncio.to_thread(read_transcript, document, model=model)
-    parameters = _parameters(request.scope["query_string"], transcript)
-    content = await asyncio.to_thread(parameters.write, transcript)
-    warnings = [label(warning) for warning in parameters.without_effect()]
-    headers = {"X-ASR-Warnings": json.dumps(warnings)} if warnings else {}
-    return Response(content, media_type=parameters.format.media_type, headers=headers)
+    async with services.rewriting:
+        # In threads: hours of words take a second to read, and to write.
+        transcript = await asyncio.to_thread(read_transcript, document, model=model)
+        parameters = _parameters(request.scope["query_string"], transcript)
+        content = await asyncio.to_thread(parameters.write, transcript)
+    return Response(
+        content,
+        media_type=parameters.format.media_type,
+        headers=warning_header(parameters.without_effect()),
+    )
 
 
 def _parameters(query: bytes, transcript: Transcript) -> TranscribeParameters:

@@ -1,4 +1,4 @@
-"""Keys: from either header, as bytes, and before a byte of the body is read."""
+"""Keys: from either header, as bytes, and before a byte of the body is read; and shared work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from simple_asr.engine.options import TEMPERATURE_LADDER, TranscribeOptions
+from simple_asr.server.dependencies import WorkKey
 from simple_asr.service.fake import FakeTranscriber
 
 pytestmark = pytest.mark.anyio
 
 Headers = list[tuple[bytes, bytes]]
+
+
+def test_a_default_that_is_given_is_other_work_than_one_left_out() -> None:
+    left_out, given = TranscribeOptions(), TranscribeOptions(temperature=TEMPERATURE_LADDER)
+
+    assert left_out == given
+    assert WorkKey.of("alice", b"", left_out) != WorkKey.of("alice", b"", given)
+    assert WorkKey.of("alice", b"", given) == WorkKey.of("alice", b"", given.model_copy())
 
 
 async def asked(app: FastAPI, headers: Headers) -> httpx.Response:

@@ -109,7 +109,11 @@ _LADDER_FIELDS = frozenset(
 
 
 class TranscribeOptions(BaseModel):
-    """What to recognise and how. Frozen; equal options are equal objects."""
+    """What to recognise and how. Frozen.
+
+    Equal are options of equal values, whichever were given (`model_fields_set`); that one was given
+    counts for `keeps_best_failure` and `skips_non_speech`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -32,11 +32,21 @@ MAX_REWRITING = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkKey:
-    """What makes two requests the same: who asks, of what bytes (SHA-256), and for what."""
+    """What makes two requests the same: who asks, of what bytes (SHA-256), and for what.
+
+    `given` names the options that were given: a default that is given may mean another thing than
+    one left out (`TranscribeOptions.keeps_best_failure`).
+    """
 
     key_name: str | None
     media: bytes
     options: TranscribeOptions
+    given: frozenset[str]
+
+    @classmethod
+    def of(cls, key_name: str | None, media: bytes, options: TranscribeOptions) -> WorkKey:
+        """The key of a request."""
+        return cls(key_name, media, options, frozenset(options.model_fields_set))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ async def _answer(request: Request, services: Services, task: Task) -> Response:
         if asked.is_stream:
             messages = stream_messages(transcriber.events(body.media, options), asked, record)
             return await open_event_stream(request, messages, error_message, resources)
-        key = WorkKey(record.key_name, await sha256_of(body.media), options)
+        key = WorkKey.of(record.key_name, await sha256_of(body.media), options)
 
         async def work(resources: AsyncExitStack) -> Transcript:
             async with resources:

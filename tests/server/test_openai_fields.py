@@ -98,6 +98,17 @@ def test_a_parameter_of_ours_may_not_contradict_openais() -> None:
         read(("prompt", "Hello"), ("initial_prompt", "Goodbye"))
 
 
+def test_a_model_may_be_named_in_a_document() -> None:
+    asked = read_audio_request(b"", [], ['{"model": "tiny"}'], "transcribe")
+
+    assert asked.model == "tiny"
+
+
+def test_a_model_in_a_document_may_not_contradict_the_field() -> None:
+    with pytest.raises(ContradictoryParameters, match="model"):
+        read_audio_request(b"", [("model", "base")], ['{"model": "tiny"}'], "transcribe")
+
+
 def test_words_asked_for_in_our_words_are_not_lost() -> None:
     asked = read(("response_format", "verbose_json"), ("word_timestamps", "true"))
 

@@ -78,9 +78,11 @@ def read_audio_request(
         ours.append(("word_timestamps", "true"))
     is_stream = _stream(given, response_format)
     model = (given.one("model") or "").strip()
+    if model:
+        ours.append(("model", model))
     parameters = read_parameters(b"", [*ours, *given.rest()], documents)
     return AudioRequest(
-        model=model or None,
+        model=parameters.options.model,
         response_format=response_format,
         parameters=parameters,
         is_stream=is_stream,

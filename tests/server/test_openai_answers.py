@@ -1,11 +1,31 @@
-"""A stream's deltas: they join to the text, whatever blanks the segments bring."""
+"""A stream: its deltas join to the text, whatever blanks the segments bring; closing ends it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simple_asr.server.openai_answers import Deltas
+from simple_asr.server.openai_answers import Deltas, stream_messages
+from simple_asr.server.openai_fields import read_audio_request
+from simple_asr.server.record import RequestRecord
+from simple_asr.service.fake import FakeTranscriber
+
+
+@pytest.mark.anyio
+async def test_a_caller_who_leaves_a_stream_ends_the_work_at_once(tmp_path: Path) -> None:
+    (tmp_path / "clip.wav").write_bytes(b"RIFF")
+    transcriber = FakeTranscriber()
+    asked = read_audio_request(b"", [], [], "transcribe")
+    events = transcriber.events(tmp_path / "clip.wav", asked.parameters.options)
+    messages = stream_messages(events, asked, RequestRecord("id"))
+    await anext(messages)
+
+    await messages.aclose()
+
+    assert transcriber.ended.is_set()
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=5), max_size=6))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 from simple_asr.errors import AsrError
@@ -12,6 +13,7 @@ from simple_asr.server.event_stream import comment, message, message_of_json
 from simple_asr.server.openai_errors import openai_error
 from simple_asr.server.openai_fields import AudioRequest
 from simple_asr.server.record import RequestRecord
+from simple_asr.server.warning_header import shown_warnings
 from simple_asr.transcript.events import Done, Event, Progress
 from simple_asr.transcript.formats import verbose_result
 from simple_asr.transcript.model import Segment, Transcript
@@ -23,12 +25,17 @@ _LEAST_PROBABILITY = 1e-6
 def write_answer(transcript: Transcript, asked: AudioRequest) -> str:
     """The body of an answer that is not streamed."""
     if asked.response_format in ("json", "verbose_json"):
-        document = _document(transcript, asked) | asked.parameters.receipt(transcript)
+        document = _document(transcript, asked)
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
     return asked.parameters.write(transcript)
 
 
 def _document(transcript: Transcript, asked: AudioRequest) -> dict[str, Any]:
+    """The answer of a JSON format, and the receipt where it is asked for."""
+    return _result(transcript, asked) | asked.parameters.receipt(transcript)
+
+
+def _result(transcript: Transcript, asked: AudioRequest) -> dict[str, Any]:
     if asked.response_format == "verbose_json":
         return verbose_result(
             transcript, has_segments=asked.has_segments, has_words=asked.has_words
@@ -67,31 +74,34 @@ def _logprobs(segments: Iterable[Segment]) -> list[dict[str, Any]]:
 
 
 async def stream_messages(
-    events: AsyncIterator[Event], asked: AudioRequest, record: RequestRecord
+    events: AsyncGenerator[Event, None], asked: AudioRequest, record: RequestRecord
 ) -> AsyncGenerator[bytes, None]:
     """The events as OpenAI's, and no others: its SDK takes an unknown one for the first it knows.
 
-    The deltas join to the text of the last event. Progress is told in comments.
+    The deltas join to the text of the last event. Progress is told in comments. Ends `events`.
     """
     deltas = Deltas()
-    async for event in events:
-        if isinstance(event, Progress):
-            record.audio_seconds = event.seconds_total
-            yield comment(f"progress {event.fraction:.4f}")
-        elif isinstance(event, Done):
-            record.note(event.transcript)
-            yield message(_done(event.transcript, deltas.text, asked))
-            yield message_of_json("[DONE]")
-        elif delta := deltas.next(event.segment.text):
-            logprobs = {"logprobs": _logprobs([event.segment])} if asked.has_logprobs else {}
-            yield message({"type": "transcript.text.delta", "delta": delta, **logprobs})
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Progress):
+                record.audio_seconds = event.seconds_total
+                yield comment(f"progress {event.fraction:.4f}")
+            elif isinstance(event, Done):
+                record.note(event.transcript)
+                yield message(_done(event.transcript, deltas.text, asked))
+                yield message_of_json("[DONE]")
+            elif delta := deltas.next(event.segment.text):
+                logprobs = {"logprobs": _logprobs([event.segment])} if asked.has_logprobs else {}
+                yield message({"type": "transcript.text.delta", "delta": delta, **logprobs})
 
 
 def _done(transcript: Transcript, text: str, asked: AudioRequest) -> dict[str, Any]:
-    beside = _beside_text(transcript, asked)
-    if asked.response_format == "verbose_json":
-        beside = _document(transcript, asked)
-    return {**beside, "type": "transcript.text.done", "text": text}
+    """What the answer would be without a stream, and in it the warnings: there is no header yet."""
+    is_text = asked.response_format == "text"
+    document = _result(transcript, asked) if is_text else _document(transcript, asked)
+    if warnings := shown_warnings([*transcript.warnings, *asked.warnings]):
+        document["warnings"] = warnings
+    return {**document, "type": "transcript.text.done", "text": text}
 
 
 class Deltas:

@@ -314,6 +314,25 @@ def test_a_verbose_stream_ends_with_the_verbose_document(client: openai.OpenAI) 
     assert (done["language"], done["duration"]) == ("russian", 4.25)
 
 
+@pytest.mark.parametrize("response_format", ["json", "verbose_json"])
+def test_a_stream_ends_with_the_receipt_and_the_warnings(
+    client: openai.OpenAI, response_format: Any
+) -> None:
+    stream = client.audio.transcriptions.create(
+        model="whisper-1",
+        file=CLIP,
+        stream=True,
+        response_format=response_format,
+        chunking_strategy={"type": "server_vad", "threshold": 0.6},
+        extra_body={"receipt": "true"},
+    )
+
+    done = list(stream)[-1].to_dict()
+
+    assert done["model"] == "turbo"
+    assert "threshold of chunking_strategy" in str(done["warnings"])
+
+
 # Errors ------------------------------------------------------------------------------------------
 
 

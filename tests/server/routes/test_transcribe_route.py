@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import EngineFailed, MediaLimitExceeded, Overloaded, UnreadableMedia
+from simple_asr.server.record import RequestRecord
+from simple_asr.server.routes.transcribe import _messages
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
+from simple_asr.service.parameters import read_parameters
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.formats import whisper_result
 from simple_asr.transcript.model import Word
@@ -301,6 +304,20 @@ async def test_a_later_error_is_a_streams_last_event(
     assert problem["code"] == "engine_failed"
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert spooled() == []
+
+
+async def test_the_work_has_ended_when_its_stream_is_closed(
+    transcriber: FakeTranscriber, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.wav").write_bytes(b"RIFF")
+    parameters = read_parameters(b"")
+    events = transcriber.events(tmp_path / "clip.wav", parameters.options)
+    messages = _messages(events, parameters, RequestRecord("id"))
+    await anext(messages)
+
+    await messages.aclose()
+
+    assert transcriber.ended.is_set()
 
 
 def test_a_segment_leaves_while_the_rest_is_worked_on_which_ends_with_its_reader(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -69,17 +69,18 @@ async def transcribe(request: Request, services: TheServices) -> Response:
 
 
 async def _messages(
-    events: AsyncIterator[Event], parameters: TranscribeParameters, record: RequestRecord
+    events: AsyncGenerator[Event, None], parameters: TranscribeParameters, record: RequestRecord
 ) -> AsyncGenerator[bytes, None]:
-    """The events as they come, each one message."""
+    """The events as they come, each one message. Ends `events`."""
     began = None
-    async for event in events:
-        if isinstance(event, Progress):
-            record.audio_seconds = event.seconds_total
-            began = began or time.monotonic()
-            yield progress_message(event, event.eta_seconds(time.monotonic() - began))
-        elif isinstance(event, SegmentDone):
-            yield segment_message(event.segment)
-        else:
-            record.note(event.transcript)
-            yield await asyncio.to_thread(done_message, event.transcript, parameters)
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Progress):
+                record.audio_seconds = event.seconds_total
+                began = began or time.monotonic()
+                yield progress_message(event, event.eta_seconds(time.monotonic() - began))
+            elif isinstance(event, SegmentDone):
+                yield segment_message(event.segment)
+            else:
+                record.note(event.transcript)
+                yield await asyncio.to_thread(done_message, event.transcript, parameters)

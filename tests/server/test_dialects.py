@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simple_asr.errors import InvalidParameter, UnknownParameter
+from simple_asr.errors import ContradictoryParameters, InvalidParameter, UnknownParameter
 from simple_asr.server.dialects import WEBSERVICE, lines, read_dialect, read_inference
 from simple_asr.service.fake import TRANSCRIPT
 
@@ -34,10 +34,39 @@ def test_a_clip_is_given_in_milliseconds() -> None:
     assert read_inference(b"", fields).parameters.options.clip_timestamps == (0.25, 0.75)
 
 
-def test_the_form_wins_over_the_query_and_both_over_the_defaults() -> None:
-    asked = read_dialect(WEBSERVICE, b"output=srt", [("output", "vtt")], [("output", "txt")])
+def test_a_default_counts_where_nothing_is_given() -> None:
+    defaults = {"format": "text"}
 
-    assert asked.parameters.format.name == "vtt"
+    assert read_dialect(WEBSERVICE, b"", [], [], defaults).parameters.format.name == "text"
+    for given in (
+        read_dialect(WEBSERVICE, b"output=srt", [("output", "srt")], [], defaults),
+        read_dialect(WEBSERVICE, b"", [], ['{"format": "srt"}'], defaults),
+    ):
+        assert given.parameters.format.name == "srt"
+
+
+@pytest.mark.parametrize(
+    ("query", "fields", "field"),
+    [
+        (b"response_format=srt", [("response_format", "vtt")], "response_format"),
+        (b"temperature=0.2&temperature=0.4", [], "temperature"),
+        (b"beam_size=2", [("beam_size", "5")], "beam_size"),
+        (b"suppress_tokens=1", [("suppress_tokens", "2")], "suppress_tokens"),
+    ],
+)
+def test_two_values_of_a_field_are_refused(
+    query: bytes, fields: list[tuple[str, str]], field: str
+) -> None:
+    with pytest.raises(ContradictoryParameters) as caught:
+        read_inference(query, fields)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["translate", "vad", "token_timestamps", "no_timestamps"])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(name: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"{name} 'ture'"):
+        read_inference(b"", [(name, "ture")])
 
 
 def test_a_field_that_is_nobodys_is_refused() -> None:

@@ -6,10 +6,13 @@ does not exist is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import urlencode
 
-from simple_asr.errors import InvalidParameter
+from simple_asr.errors import ContradictoryParameters, InvalidParameter
+from simple_asr.server.flags import read_flag
 from simple_asr.service.labels import value_label
 from simple_asr.service.parameters import TranscribeParameters, query_pairs, read_parameters
 from simple_asr.transcript.model import Transcript
@@ -20,7 +23,6 @@ Field = Callable[[str], Pairs]
 
 # Temperatures closer together would be more attempts than anyone waits for.
 MIN_STEP = 0.1
-_TRUE = frozenset({"true", "1", "yes", "on"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +48,42 @@ def read_dialect(
     dialect: Mapping[str, Field | None],
     query: bytes,
     fields: Sequence[tuple[str, str]],
-    defaults: Iterable[tuple[str, str]] = (),
+    documents: Sequence[str] = (),
+    defaults: Mapping[str, str] = MappingProxyType({}),
 ) -> DialectRequest:
-    """The request. A field that the dialect does not list is ours. Raises as `read_parameters`."""
-    given = dict([*defaults, *query_pairs(query), *fields])
-    ours: Pairs = []
-    idle = []
-    for name, value in given.items():
-        translate = dialect.get(name, _same(name))
-        if translate is None:
-            idle.append(name)
-        else:
-            ours += translate(value.strip())
-    parameters = read_parameters(b"", ours)
-    warnings = [*parameters.without_effect(), *(f"{name} has no effect here." for name in idle)]
-    return DialectRequest(parameters, tuple(warnings))
+    """The request. What the dialect does not list is ours, and so are documents and `defaults`.
+
+    Raises as `read_parameters`.
+    """
+    in_query = query_pairs(query)
+    _refuse_contradictions([*in_query, *fields], dialect)
+    idle = [name for name, _ in [*in_query, *fields] if dialect.get(name, _same(name)) is None]
+    parameters = read_parameters(
+        urlencode(_ours(dialect, in_query)).encode(),
+        _ours(dialect, fields),
+        documents,
+        defaults=defaults,
+    )
+    remarks = [f"{name} has no effect here." for name in dict.fromkeys(idle)]
+    return DialectRequest(parameters, (*parameters.without_effect(), *remarks))
+
+
+def _ours(dialect: Mapping[str, Field | None], pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """The pairs under our names."""
+    translated = ((dialect.get(name, _same(name)), value) for name, value in pairs)
+    return [pair for field, value in translated if field for pair in field(value.strip())]
+
+
+def _refuse_contradictions(pairs: Iterable[tuple[str, str]], names: Container[str]) -> None:
+    """Under the name that was sent; of names that are ours, the one reader judges."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in names and values.setdefault(name, value.strip()) != value.strip():
+            raise ContradictoryParameters(
+                f"{name} is {value_label(values[name])} and {value_label(value)} in one request. "
+                "Give it once.",
+                field=name,
+            )
 
 
 # How a value is understood -----------------------------------------------------------------------
@@ -70,8 +93,8 @@ def _same(name: str) -> Field:
     return lambda value: [(name, value)]
 
 
-def _flag(name: str, if_true: str) -> Field:
-    return lambda value: [(name, if_true)] if value.lower() in _TRUE else []
+def _flag(field: str, name: str, if_true: str) -> Field:
+    return lambda value: [(name, if_true)] if read_flag(field, value) else []
 
 
 def _format(field: str, formats: Mapping[str, str]) -> Field:
@@ -105,7 +128,7 @@ def _number(name: str, value: str) -> float:
 
 
 def _encode(value: str) -> Pairs:
-    if value.lower() not in _TRUE:
+    if not read_flag("encode", value):
         raise InvalidParameter(
             "encode 'false': samples without a header are not taken. Send a file with one, as WAV.",
             field="encode",
@@ -118,29 +141,36 @@ WEBSERVICE: dict[str, Field | None] = {
     "output": _format(
         "output", {"txt": "text", "vtt": "vtt", "srt": "srt", "tsv": "tsv", "json": "json"}
     ),
-    "vad_filter": _flag("chunking_strategy", "auto"),
+    "vad_filter": _flag("vad_filter", "chunking_strategy", "auto"),
 }
 # What it calls as we do.
 WEBSERVICE_OURS = ("task", "language", "initial_prompt", "word_timestamps")
-WEBSERVICE_DEFAULTS = (("output", "txt"),)
+WEBSERVICE_DEFAULTS = {"format": "text"}
 # Of the first 30 seconds one token is written: the language is known before it.
-DETECTION = (
-    ("clip_timestamps", "0,30"),
-    ("sample_len", "1"),
-    ("temperature", "0"),
-    ("without_timestamps", "true"),
-)
+DETECTION = {
+    "clip_timestamps": "0,30",
+    "sample_len": "1",
+    "temperature": "0",
+    "without_timestamps": "true",
+}
 
 # whisper.cpp ---------------------------------------------------------------------------------
 
 
-def read_inference(query: bytes, fields: Sequence[tuple[str, str]]) -> DialectRequest:
+_TOGETHER = frozenset({"temperature", "temperature_inc", "offset_t", "duration"})
+
+
+def read_inference(
+    query: bytes, fields: Sequence[tuple[str, str]], documents: Sequence[str] = ()
+) -> DialectRequest:
     """A request of whisper.cpp's server, some of whose fields mean something together only."""
-    given = dict([*query_pairs(query), *fields])
-    together = {"temperature", "temperature_inc", "offset_t", "duration"}
-    alone = [(name, value) for name, value in given.items() if name not in together]
-    fields = [*alone, *_ladder(given), *_clip(given)]
-    return read_dialect(INFERENCE, b"", fields, INFERENCE_DEFAULTS)
+    in_query = query_pairs(query)
+    _refuse_contradictions([*in_query, *fields], _TOGETHER)
+    together = {name: value for name, value in [*in_query, *fields] if name in _TOGETHER}
+    alone = urlencode([pair for pair in in_query if pair[0] not in _TOGETHER]).encode()
+    fields = [pair for pair in fields if pair[0] not in _TOGETHER]
+    fields = [*fields, *_ladder(together), *_clip(together)]
+    return read_dialect(INFERENCE, alone, fields, documents, INFERENCE_DEFAULTS)
 
 
 def _ladder(given: Mapping[str, str]) -> Pairs:
@@ -166,7 +196,7 @@ def _clip(given: Mapping[str, str]) -> Pairs:
     return [("clip_timestamps", f"{start},{start + length}" if length else str(start))]
 
 
-INFERENCE_DEFAULTS = (("response_format", "json"),)
+INFERENCE_DEFAULTS = {"format": "simple"}
 INFERENCE: dict[str, Field | None] = {
     "response_format": _format(
         "response_format",
@@ -180,14 +210,14 @@ INFERENCE: dict[str, Field | None] = {
     ),
     "prompt": _same("initial_prompt"),
     "language": _unless("language", "auto"),
-    "translate": _flag("task", "translate"),
+    "translate": _flag("translate", "task", "translate"),
     "beam_size": _unless("beam_size", "-1"),
     "best_of": _unless("best_of", "-1"),
     "logprob_thold": _same("logprob_threshold"),
     "no_speech_thold": _same("no_speech_threshold"),
-    "no_timestamps": _flag("without_timestamps", "true"),
-    "token_timestamps": _flag("word_timestamps", "true"),
-    "vad": _flag("chunking_strategy", "auto"),
+    "no_timestamps": _flag("no_timestamps", "without_timestamps", "true"),
+    "token_timestamps": _flag("token_timestamps", "word_timestamps", "true"),
+    "vad": _flag("vad", "chunking_strategy", "auto"),
     "max_context": lambda value: [("condition_on_previous_text", "false")] if value == "0" else [],
     **dict.fromkeys(
         (

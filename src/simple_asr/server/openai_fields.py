@@ -12,6 +12,7 @@ from typing import Literal
 
 from simple_asr.errors import InvalidParameter
 from simple_asr.fields import NULL_WORDS
+from simple_asr.server.flags import read_flag
 from simple_asr.service.labels import label, value_label
 from simple_asr.service.parameters import TranscribeParameters, query_pairs, read_parameters
 
@@ -29,8 +30,6 @@ STREAMED_FORMATS = ("json", "text", "verbose_json")
 SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references")
 GRANULARITIES = ("word", "segment")
 VAD_LIMITS = {"threshold": 1.0, "prefix_padding_ms": 60_000.0, "silence_duration_ms": 60_000.0}
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off", ""}) | NULL_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +179,14 @@ def speakers_unknown(name: str) -> InvalidParameter:
 
 
 def _stream(given: _Fields, response_format: str) -> bool:
-    value = (given.one("stream") or "").strip().lower()
-    if value not in _TRUE | _FALSE:
-        raise InvalidParameter(
-            f"stream {value_label(value)}: should be true or false.", field="stream"
-        )
-    if value in _TRUE and response_format not in STREAMED_FORMATS:
+    is_stream = read_flag("stream", given.one("stream") or "")
+    if is_stream and response_format not in STREAMED_FORMATS:
         raise InvalidParameter(
             f"stream goes with response_format {', '.join(STREAMED_FORMATS)}, not with "
             f"{response_format}: a subtitle file is written when all of it is known.",
             field="stream",
         )
-    return value in _TRUE
+    return is_stream
 
 
 def _prompt(given: _Fields) -> Iterable[tuple[str, str]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -162,16 +163,18 @@ def read_parameters(
     documents: Sequence[str] = (),
     *,
     fields_place: str = "the form",
+    defaults: Mapping[str, str] = MappingProxyType({}),
 ) -> TranscribeParameters:
     """The parameters of one request, from wherever they stand.
 
-    `fields_place` is what errors call the place of `fields`, names and values both as text.
+    `fields_place` is what errors call the place of `fields`, names and values both as text;
+    `defaults` count as given where a name stands nowhere.
     Raises UnknownParameter, InvalidParameter, ContradictoryParameters, PayloadTooLarge; several
     faults together as SeveralErrors.
     """
     faults = _Faults()
     given = list(_all_given(query, fields, documents, faults, fields_place))
-    values = _merged(given, faults)
+    values = {**defaults, **_merged(given, faults)}
     format_ = _format(values.pop("format", DEFAULT_FORMAT), faults)
     for_writing = {name: values.pop(name) for name in WritingOptions.model_fields if name in values}
     options = _validated(TranscribeOptions, values, faults)

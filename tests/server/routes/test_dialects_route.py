@@ -154,6 +154,18 @@ async def test_inference_understands_whisper_cpps_fields(
     assert transcriber.asked[0].options == TranscribeOptions(**options)
 
 
+@pytest.mark.parametrize("path", ["/asr", "/detect-language", "/inference"])
+async def test_a_document_of_parameters_is_heeded(
+    client: httpx.AsyncClient, transcriber: FakeTranscriber, path: str
+) -> None:
+    document = ("params.json", b'{"language": "ru"}', "application/json")
+
+    answer = await client.post(path, files={"audio_file": CLIP, "params": document})
+
+    assert answer.status_code == 200
+    assert transcriber.asked[0].options.language == "ru"
+
+
 async def test_what_has_no_meaning_here_is_named(client: httpx.AsyncClient) -> None:
     answer = await client.post("/inference", files={"file": CLIP}, data={"word_thold": "0.1"})
 

@@ -43,7 +43,7 @@ async def asr(request: Request, services: TheServices) -> Response:
     """`audio_file` in a form; `output`, `task`, `language` and the rest in the query."""
     query = request.scope["query_string"]
     async with receive_body(request, services.settings.spool_dir, services.limits) as body:
-        asked = read_dialect(WEBSERVICE, query, body.fields, WEBSERVICE_DEFAULTS)
+        asked = read_dialect(WEBSERVICE, query, body.fields, body.documents, WEBSERVICE_DEFAULTS)
         transcript = await _transcript(request, services, body.media, asked.parameters.options)
     return await _answer(transcript, asked)
 
@@ -58,7 +58,7 @@ async def detect_language(request: Request, services: TheServices) -> JSONRespon
     """The language of the first 30 seconds, and the probability of it."""
     query = request.scope["query_string"]
     async with receive_body(request, services.settings.spool_dir, services.limits) as body:
-        asked = read_dialect(WEBSERVICE, query, body.fields, DETECTION)
+        asked = read_dialect(WEBSERVICE, query, body.fields, body.documents, DETECTION)
         transcript = await _transcript(request, services, body.media, asked.parameters.options)
     return JSONResponse(
         {
@@ -80,7 +80,7 @@ async def inference(request: Request, services: TheServices) -> Response:
     """`file` in a form, beside it `response_format`, `temperature`, `language` and the rest."""
     query = request.scope["query_string"]
     async with receive_body(request, services.settings.spool_dir, services.limits) as body:
-        asked = read_inference(query, body.fields)
+        asked = read_inference(query, body.fields, body.documents)
         transcript = await _transcript(request, services, body.media, asked.parameters.options)
     return await _answer(transcript, asked)
 

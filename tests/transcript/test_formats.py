@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
-import srt
 import webvtt
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simple_asr.transcript.cues import cues, milliseconds, one_line
@@ -225,18 +224,17 @@ def without_blanks(text: str) -> str:
 @a_thousand_texts
 @given(transcripts(), layouts)
 def test_srt_is_read_as_it_was_meant(written: Transcript, options: WritingOptions) -> None:
-    read = list(srt.parse(FORMATS["srt"].write(written, options)))
-
     meant = cues(written, options)
-    assert [(cue.start, cue.end) for cue in read] == [
-        (
-            timedelta(milliseconds=milliseconds(cue.start)),
-            timedelta(milliseconds=milliseconds(cue.end)),
-        )
-        for cue in meant
+    assume(meant)  # the reader refuses an empty file
+
+    file = io.StringIO(FORMATS["srt"].write(written, options))
+    read = webvtt.from_buffer(file, format="srt").captions
+
+    assert [(cue.start_time.in_milliseconds(), cue.end_time.in_milliseconds()) for cue in read] == [
+        (milliseconds(cue.start), milliseconds(cue.end)) for cue in meant
     ]
     for cue, intended in zip(read, meant, strict=True):
-        shown = cue.content
+        shown = cue.raw_text
         if intended.highlighted:
             assert (shown.count("<u>"), shown.count("</u>")) == (1, 1)
             shown = shown.replace("<u>", "").replace("</u>", "")

@@ -187,8 +187,8 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(
         268_435_456,
         ge=0,
-        description="Free space of `SPOOL_DIR`, in bytes, below which the server says it is not "
-        "ready.",
+        description="Free space of `SPOOL_DIR` and of `JOBS_DIR`, in bytes, below which the server "
+        "says it is not ready.",
     )
     jobs_dir: Path = Field(Path("data/jobs"), description="Folder that keeps jobs and their files.")
     database_url: SecretStr | None = Field(
@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         2, ge=1, le=64, description="Jobs that are worked on at a time by this server."
     )
     max_waiting_jobs: int = Field(
-        1000, ge=1, description="Jobs that have not ended; one more is answered 503."
+        1000, ge=1, description="Jobs of one key that have not ended; one more is answered 503."
     )
     job_retention_seconds: float = Field(
         604_800,

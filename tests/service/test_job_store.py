@@ -17,6 +17,7 @@ from simple_asr.errors import (
     InvalidParameter,
     JobNotFound,
     Overloaded,
+    StorageFull,
 )
 from simple_asr.service.fake import TRANSCRIPT
 from simple_asr.service.job_store import JobStore, sqlite_url
@@ -144,8 +145,15 @@ def test_more_jobs_than_may_wait_are_refused(make_store: Callable[..., JobStore]
     store = make_store(max_waiting=1)
     store.add(new("a"), now=1000)
 
-    with pytest.raises(Overloaded, match="1 jobs wait"):
+    with pytest.raises(Overloaded, match="1 of your jobs wait"):
         store.add(new("b"), now=1000)
+
+
+def test_the_jobs_of_one_key_leave_others_their_room(make_store: Callable[..., JobStore]) -> None:
+    store = make_store(max_waiting=1)
+    store.add(new("a", "alice"), now=1000)
+
+    assert store.add(new("b", "bob"), now=1000).state == "queued"
 
 
 def test_a_job_that_is_there_is_found_by_its_key_where_no_more_may_wait(
@@ -395,6 +403,16 @@ def test_sqlite_waits_for_the_disk_before_it_promises(tmp_path: Path) -> None:
     store.close()
 
     assert (synchronous, journal) == (2, "wal")  # 2 is FULL
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    store = JobStore(sqlite_url(tmp_path / "jobs.sqlite3"))
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # No page more than there are.
+
+    with pytest.raises(StorageFull):
+        store.add(NewJob("a", "alice", parameters=100_000 * "x"), now=1000)
+    store.close()
 
 
 def test_what_has_expired_is_not_in_the_file_any_more(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from simple_asr.errors import ConfigurationError, Unavailable
+from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +39,18 @@ class JobFiles:
     def adopt(self, media: Path, job_id: str) -> None:
         """Moves a file of this folder to its job's name, and waits until the disk has both.
 
-        Raises Unavailable.
+        Raises StorageFull, Unavailable.
         """
         try:
             _sync(media)
             media.rename(self.path(job_id))
             _sync(self.folder)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(
+                    "The server's disk is full, so the job could not be kept. Send it again later, "
+                    "or tell the operator."
+                ) from error
             logger.error("A job's file could not be kept: %s", error)
             raise Unavailable(
                 "The server cannot keep jobs at the moment; its log says why. Send the job again "

@@ -26,6 +26,7 @@ from simple_asr.errors import (
     IdempotencyMismatch,
     JobNotFound,
     Overloaded,
+    StorageFull,
     Unavailable,
 )
 from simple_asr.service.jobs import (
@@ -44,6 +45,8 @@ from simple_asr.transcript.model import Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
+# SQLite's message (sqlite.org/rescode.html, SQLITE_FULL), and PostgreSQL's code.
+_DISK_IS_FULL = ("database or disk is full", "'C': '53100'")
 # A transaction takes milliseconds; a disk may be that slow.
 BUSY_SECONDS = 30
 # Any number that no other program locks the same database by.
@@ -121,7 +124,8 @@ class JobStore:
     def add(self, new: NewJob, now: float) -> Job:
         """The job on disk; the one that is there already under the same `idempotency_key`.
 
-        Raises IdempotencyMismatch where that one is for another request, Overloaded, Unavailable.
+        Raises IdempotencyMismatch where that one is for another request, Overloaded, StorageFull,
+        Unavailable.
         """
         try:
             with self._writing() as connection:
@@ -311,17 +315,18 @@ class JobStore:
             alembic.command.upgrade(config, "head")
 
     def _insert(self, connection: sa.Connection, new: NewJob, now: float) -> Job:
-        self._check_room(connection)
+        self._check_room(connection, new.owner)
         connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
         return _one(connection, jobs.c.id == new.id)
 
-    def _check_room(self, connection: sa.Connection) -> None:
-        is_open = jobs.c.state.not_in(ENDED)
+    def _check_room(self, connection: sa.Connection, owner: str) -> None:
+        """A caller's own jobs count alone: nobody fills the queue for others."""
+        is_open = (jobs.c.owner == owner) & jobs.c.state.not_in(ENDED)
         num_waiting = connection.scalar(sa.select(sa.func.count()).where(is_open)) or 0
         if num_waiting >= self._max_waiting:
             raise Overloaded(
-                f"{num_waiting} jobs wait, which is this server's limit (MAX_WAITING_JOBS). Send "
-                "the job again later.",
+                f"{num_waiting} of your jobs wait, which is this server's limit for each key "
+                "(MAX_WAITING_JOBS). Send the job again later.",
                 retry_after=60,
             )
 
@@ -482,12 +487,18 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 @contextmanager
 def _unavailable_when_it_fails() -> Iterator[None]:
+    """Turns the database's errors into StorageFull and Unavailable."""
     try:
         yield
     except IntegrityError:
         raise
     except SQLAlchemyError as error:
         logger.error("The database of jobs failed: %s", _reason(error))
+        if any(sign in _reason(error) for sign in _DISK_IS_FULL):
+            raise StorageFull(
+                "The disk of the server's store of jobs is full. Try again later, or tell the "
+                "operator."
+            ) from error
         raise Unavailable(
             "The server's store of jobs cannot be used at the moment; its log says why. Try again "
             "later."

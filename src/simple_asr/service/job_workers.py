@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from simple_asr.engine.window import Priority
-from simple_asr.errors import Unavailable
+from simple_asr.errors import StorageFull, Unavailable
 from simple_asr.service.job_files import JobFiles, digest
 from simple_asr.service.job_store import JobStore, sqlite_url
 from simple_asr.service.jobs import (
@@ -44,6 +44,7 @@ Answer = TypeVar("Answer")
 # How often a worker without a job looks for one that another server took in or gave up.
 POLL_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 60.0
+STORE_FAILS = (StorageFull, Unavailable)
 GIVEN_BACK = TryAgain(0.0, is_counted=False)
 
 
@@ -85,7 +86,7 @@ class Jobs:
     ) -> Job:
         """Takes over `media`, a file of `folder`; the job is on disk when this returns.
 
-        Raises IdempotencyMismatch, Overloaded, Unavailable.
+        Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable.
         """
         document = document_of(parameters)
 
@@ -180,7 +181,7 @@ class Jobs:
         claiming = asyncio.ensure_future(self.ask(lambda store: store.claim(time.time())))
         try:
             return await asyncio.shield(claiming)
-        except Unavailable:  # The store has logged why.
+        except STORE_FAILS:  # The store has logged why.
             return None
         except asyncio.CancelledError:
             lease = await claiming
@@ -254,7 +255,7 @@ class Jobs:
             except LeaseLost:
                 working.cancel()
                 return
-            except Unavailable:
+            except STORE_FAILS:
                 continue
 
     async def _heed(self, lease: Lease, error: BaseException | None) -> None:
@@ -277,7 +278,7 @@ class Jobs:
                 files.remove([lease.job.id])
 
         # Cancelled meanwhile; or the lease runs out, and the job comes back by itself.
-        with suppress(LeaseLost, Unavailable):
+        with suppress(LeaseLost, *STORE_FAILS):
             await self._in_thread(end)
 
     async def _keep_house(self) -> None:

@@ -74,18 +74,21 @@ async def test_ready_follows_the_model(
     assert answer.status_code == status
 
 
-async def test_without_room_for_uploads_it_is_not_ready_until_there_is_room_again(
+@pytest.mark.parametrize("folder", ["spool_dir", "jobs_dir"])
+async def test_without_room_for_uploads_or_jobs_it_is_not_ready_until_there_is_room_again(
     make_settings: Callable[..., Settings],
     make_key_store: Callable[[Settings], KeyStore],
     monkeypatch: pytest.MonkeyPatch,
+    folder: str,
 ) -> None:
     settings = make_settings(min_free_bytes=4096)
     settings.spool_dir.mkdir()
     app = create_app(settings, FakeTranscriber(), make_key_store(settings))
     blocks_free = iter([4, 3, 4])
 
-    def statvfs(_: Path) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=next(blocks_free), f_frsize=1024)
+    def statvfs(path: Path) -> SimpleNamespace:
+        is_filling_up = path == getattr(settings, folder)
+        return SimpleNamespace(f_bavail=next(blocks_free) if is_filling_up else 4, f_frsize=1024)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
 

@@ -66,7 +66,8 @@ async def ready(services: TheServices) -> JSONResponse:
     if state.status != "ready":
         return _unready({"status": state.status})
     settings = services.settings
-    if not has_room(settings.spool_dir, settings.min_free_bytes):
+    folders = (settings.spool_dir, settings.jobs_dir)
+    if not all(has_room(folder, settings.min_free_bytes) for folder in folders):
         return _unready({"status": "storage_low"})
     return JSONResponse({"status": "ready"})
 

@@ -1,0 +1,31 @@
+"""A job's file is on disk, or its sender is told why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from simple_asr.errors import StorageFull, Unavailable
+from simple_asr.service.job_files import JobFiles
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, Unavailable)],
+)
+def test_a_file_the_disk_does_not_take_is_refused_for_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+) -> None:
+    media = tmp_path / "an.upload"
+    media.write_bytes(b"RIFF")
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(expected):
+        JobFiles(tmp_path).adopt(media, "a")

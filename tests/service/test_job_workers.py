@@ -311,6 +311,27 @@ async def test_a_worker_outlives_any_failure(
         await until(jobs, await submit(jobs), "done")
 
 
+async def test_a_stop_is_one_also_while_the_store_fails(
+    make_jobs: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_asked, may_fail = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> None:
+        is_asked.set()
+        may_fail.wait(WAIT)
+        raise Unavailable("Not now.")
+
+    monkeypatch.setattr(JobStore, "claim", fail)
+
+    async def serve() -> None:
+        async with make_jobs(num_workers=1).working():
+            await asyncio.to_thread(is_asked.wait, WAIT)
+            # After the stop, which is told at once.
+            asyncio.get_running_loop().call_later(0.1, may_fail.set)
+
+    await asyncio.wait_for(serve(), WAIT)
+
+
 async def test_nothing_is_begun_before_the_model_is_ready(
     jobs: Jobs, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,9 +184,10 @@ class Jobs:
         except STORE_FAILS:  # The store has logged why.
             return None
         except asyncio.CancelledError:
-            lease = await claiming
-            if lease is not None:
-                await self._give_up(lease, GIVEN_BACK)
+            with suppress(Exception):  # Nothing was claimed, and a stop is a stop.
+                lease = await claiming
+                if lease is not None:
+                    await self._give_up(lease, GIVEN_BACK)
             raise
 
     async def _wait_for_arrival(self) -> None:

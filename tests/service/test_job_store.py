@@ -232,6 +232,16 @@ def test_a_worker_that_says_it_lives_keeps_its_job(store: JobStore) -> None:
     assert store.claim(now=1050) is None
 
 
+def test_a_server_with_short_leases_leaves_long_ones_alone(
+    make_store: Callable[..., JobStore],
+) -> None:
+    patient, hasty = make_store(lease_seconds=60), make_store(lease_seconds=10)
+    patient.add(new(), now=1000)
+    assert patient.claim(now=1000) is not None
+
+    assert hasty.claim(now=1001) is None
+
+
 def test_a_clock_set_back_leaves_no_job_stuck(store: JobStore) -> None:
     store.add(new(), now=100_000)
     assert store.claim(now=100_000) is not None

@@ -67,6 +67,7 @@ jobs = sa.Table(
     sa.Column("not_before", sa.Double, nullable=False, default=0.0),
     sa.Column("lease", sa.String(32)),
     sa.Column("lease_until", sa.Double),
+    sa.Column("lease_seconds", sa.Double),
     sa.Column("num_segments", sa.Integer, nullable=False, default=0),
     sa.Column("seconds_done", sa.Double, nullable=False, default=0.0),
     sa.Column("seconds_before", sa.Double, nullable=False, default=0.0),
@@ -332,7 +333,8 @@ class JobStore:
 
     def _is_abandoned(self, now: float) -> sa.ColumnElement[bool]:
         """A lease that has run out, or that a clock since set back has put into the far future."""
-        furthest = now + 2 * self._lease_seconds
+        # By the lease's own length: another server may give longer ones.
+        furthest = now + 2 * jobs.c.lease_seconds
         is_over = (jobs.c.lease_until < now) | (jobs.c.lease_until > furthest)
         return (jobs.c.state == "running") & is_over
 
@@ -348,6 +350,7 @@ class JobStore:
             "attempts": jobs.c.attempts + 1,
             "lease": token,
             "lease_until": now + self._lease_seconds,
+            "lease_seconds": self._lease_seconds,
             "started": now,
             "seconds_before": jobs.c.seconds_done,
         }

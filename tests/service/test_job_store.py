@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
+import sqlalchemy as sa
 
 from simple_asr.errors import (
     ConfigurationError,
@@ -437,6 +440,27 @@ def test_what_has_expired_is_not_in_the_file_any_more(tmp_path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     assert b"Xanthippe" not in file.read_bytes()
+
+
+def test_jobs_of_the_first_version_go_on_where_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "simple_asr.service:migrations")
+    with sa.create_engine(sqlite_url(file)).begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (id, owner, state, created, parameters, digest, attempts, not_before,"
+            " num_segments, seconds_done, seconds_before, duration, model)"
+            " VALUES ('a', 'alice', 'queued', 1000, '{}', '', 0, 0, 0, 60, 0, 90, 'turbo')"
+        )
+
+    store = JobStore(sqlite_url(file))
+    lease = store.claim(now=2000)
+    store.close()
+
+    assert lease is not None
+    assert lease.checkpoint == Checkpoint((), Progress(60.0, 90.0, None, "turbo"))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "mysql://host/database"])

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from simple_asr import client as client_module
 from simple_asr.client import AsyncClient, Client, EventReader, Health, Refused, Unreachable
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import EngineFailed, Overloaded
+from simple_asr.server import event_stream
 from simple_asr.server.app import create_app
+from simple_asr.server.event_stream import comment
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
+from simple_asr.transcript.formats import FORMATS
 from simple_asr.transcript.model import Transcript
 from tests.server.conftest import KEY, _live
 
@@ -133,6 +137,37 @@ def test_media_may_be_a_path_its_content_or_an_open_file(
 
 def test_a_file_is_written_in_the_format_that_is_named(client: Client) -> None:
     assert client.write(MEDIA, "srt").startswith("1\n00:00:00,000 --> 00:00:02,500\n")
+
+
+def test_json_is_written_as_the_server_writes_it(client: Client) -> None:
+    assert client.write(MEDIA, "json") == FORMATS["json"].write(TRANSCRIPT)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_file_that_takes_longer_than_a_silence_may_last_is_written(
+    address: str, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    monkeypatch.setattr(client_module, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.1)
+    transcriber.is_stuck = True
+    num_comments = 0
+
+    def free_late(text: str) -> bytes:
+        nonlocal num_comments
+        num_comments += 1
+        if num_comments == 15:  # Longer than READ_SECONDS after the first.
+            transcriber.free()
+        return comment(text)
+
+    monkeypatch.setattr(event_stream, "comment", free_late)
+
+    if is_async:
+        written = awaited(address, lambda client: client.write(MEDIA, "text"))
+    else:
+        with Client(address, KEY) as client:
+            written = client.write(MEDIA, "text")
+
+    assert written == "Привет, как дела?\n"
 
 
 def test_warnings_and_the_model_come_with_the_transcript(

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -102,9 +102,11 @@ class Client:
         options = {**options, "format": format}
         for tries_left in range(self._retries, -1, -1):
             try:
-                with _opened(media) as content, _told_apart():
-                    response = self._http.post("transcribe", **_form(content, options))
-                return _read(response).text
+                with self._answer(media, options) as response:
+                    reader = ContentReader()
+                    for line in response.iter_lines():
+                        reader.feed(line)
+                return reader.finish()
             except Refused as refusal:  # noqa: PERF203  (each try is a request)
                 time.sleep(_pause(refusal, tries_left))
         raise AssertionError("the last try returns or raises")
@@ -129,19 +131,25 @@ class Client:
         self.close()
 
     def _events(self, media: Media, options: dict[str, Any]) -> Iterator[Event]:
+        with self._answer(media, _streamed(options)) as response:
+            reader = EventReader(response.headers.get("X-ASR-Model", ""))
+            for line in response.iter_lines():
+                yield from reader.feed(line)
+            reader.finish()
+
+    @contextmanager
+    def _answer(self, media: Media, options: dict[str, Any]) -> Iterator[httpx2.Response]:
+        """The stream of an answer: the server is never silent for long. Raises Refused."""
         with (
             _opened(media) as content,
             _told_apart(),
             self._http.stream(
-                "POST", "transcribe", headers=_STREAM, **_form(content, _streamed(options))
+                "POST", "transcribe", headers=_STREAM, **_form(content, options)
             ) as response,
         ):
             if response.is_error:
                 response.read()
-            reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
-            for line in response.iter_lines():
-                yield from reader.feed(line)
-            reader.finish()
+            yield _read(response)
 
 
 class AsyncClient:
@@ -179,9 +187,11 @@ class AsyncClient:
         options = {**options, "format": format}
         for tries_left in range(self._retries, -1, -1):
             try:
-                with _opened(media) as content, _told_apart():
-                    response = await self._http.post("transcribe", **_form(content, options))
-                return _read(response).text
+                async with self._answer(media, options) as response:
+                    reader = ContentReader()
+                    async for line in response.aiter_lines():
+                        reader.feed(line)
+                return reader.finish()
             except Refused as refusal:  # noqa: PERF203  (each try is a request)
                 await asyncio.sleep(_pause(refusal, tries_left))
         raise AssertionError("the last try returns or raises")
@@ -206,16 +216,23 @@ class AsyncClient:
         await self.aclose()
 
     async def _events(self, media: Media, options: dict[str, Any]) -> AsyncIterator[Event]:
+        async with self._answer(media, _streamed(options)) as response:
+            reader = EventReader(response.headers.get("X-ASR-Model", ""))
+            async for line in response.aiter_lines():
+                for event in reader.feed(line):
+                    yield event
+            reader.finish()
+
+    @asynccontextmanager
+    async def _answer(
+        self, media: Media, options: dict[str, Any]
+    ) -> AsyncIterator[httpx2.Response]:
         with _opened(media) as content, _told_apart():
-            form = _form(content, _streamed(options))
+            form = _form(content, options)
             async with self._http.stream("POST", "transcribe", headers=_STREAM, **form) as response:
                 if response.is_error:
                     await response.aread()
-                reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
-                async for line in response.aiter_lines():
-                    for event in reader.feed(line):
-                        yield event
-                reader.finish()
+                yield _read(response)
 
 
 # What both share --------------------------------------------------------------------------------
@@ -297,18 +314,16 @@ def _pause(refusal: Refused, tries_left: int) -> float:
     return PAUSE_SECONDS if refusal.retry_after is None else refusal.retry_after
 
 
-class EventReader:
-    """Makes events of the lines of an answer, as they come."""
+class MessageReader:
+    """Makes messages of the lines of an answer, as they come: each a name and its JSON."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._name = ""
         self._data: list[str] = []
-        self._duration = 0.0
         self._is_done = False
 
-    def feed(self, line: str) -> Iterator[Event]:
-        """The event that this line completes, if it does. Raises Refused."""
+    def message(self, line: str) -> tuple[str, dict[str, Any]] | None:
+        """The message that this line completes, if it does. Raises Refused."""
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "event":
@@ -316,16 +331,39 @@ class EventReader:
         elif field == "data":
             self._data.append(value)
         elif not line and self._data:
-            yield from self._event(self._name, json.loads("\n".join(self._data)))
+            name, data = self._name, json.loads("\n".join(self._data))
             self._name, self._data = "", []
+            if name == "error":
+                raise Refused(data["status"], data, None)
+            self._is_done = name == "done"
+            return name, data
+        return None
 
-    def finish(self) -> None:
-        """Raises Unreachable where the answer ended before its last event."""
+    def check(self) -> None:
+        """Raises Unreachable where the answer ended before its last message."""
         if not self._is_done:
             raise Unreachable(
                 "The connection to the server broke before the transcript was complete. Send the "
                 "file again."
             )
+
+
+class EventReader:
+    """Makes events of the lines of an answer, as they come."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._messages = MessageReader()
+        self._duration = 0.0
+
+    def feed(self, line: str) -> Iterator[Event]:
+        """The event that this line completes, if it does. Raises Refused."""
+        if message := self._messages.message(line):
+            yield from self._event(*message)
+
+    def finish(self) -> None:
+        """Raises Unreachable where the answer ended before its last event."""
+        self._messages.check()
 
     def _event(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
         if name == "progress":
@@ -334,10 +372,28 @@ class EventReader:
         elif name == "segment":
             yield SegmentDone(_SEGMENT.validate_python(data))
         elif name == "done":
-            self._is_done = True
             transcript = read_transcript(json.dumps(data["content"]), model=self._model)
             yield Done(
                 replace(transcript, duration=self._duration, warnings=tuple(data["warnings"]))
             )
-        elif name == "error":
-            raise Refused(data["status"], data, None)
+
+
+class ContentReader:
+    """Takes the written transcript from the lines of an answer."""
+
+    def __init__(self) -> None:
+        self._messages = MessageReader()
+        self._content: object = ""
+
+    def feed(self, line: str) -> None:
+        """Raises Refused."""
+        match self._messages.message(line):
+            case "done", {"content": content}:
+                self._content = content
+
+    def finish(self) -> str:
+        """The file as the server writes it. Raises Unreachable where the answer broke off."""
+        self._messages.check()
+        if isinstance(self._content, str):
+            return self._content
+        return json.dumps(self._content, ensure_ascii=False)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from simple_asr.client import AsyncClient
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.errors import MissingFile
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
 
 
 class RemoteTranscriber:
-    """Behaves as a Transcriber, and has a server do the work. Raises Refused, Unreachable."""
+    """Behaves as a Transcriber, and has a server do the work. Raises Refused, Unreachable,
+    MissingFile."""
 
     model_state = ModelState("ready", requested="", served="")
 
@@ -22,8 +24,14 @@ class RemoteTranscriber:
 
     async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         asked = options.model_dump(mode="json", exclude_unset=True)
-        async for event in self._client.stream(media, **asked):
-            yield event
+        try:
+            async for event in self._client.stream(media, **asked):
+                yield event
+        except OSError as error:  # Of this file alone: the others go on.
+            raise MissingFile(
+                f"The file cannot be read: {error.strerror or error}. Check that it is there and "
+                "that you may read it."
+            ) from error
 
     async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
         async for event in self.events(media, options):

@@ -176,6 +176,41 @@ def test_what_arrives_in_a_folder_is_transcribed_beside_it(
     assert f"{clip}: transcribed." in result.stderr
 
 
+@pytest.mark.usefixtures("model")
+def test_a_recording_that_was_moved_meanwhile_does_not_end_the_watch(
+    run: Run, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def arrive_in_part(folder: Path) -> AsyncIterator[list[Source]]:
+        yield [Source(folder / "moved.wav", Path("moved.wav")), Source(folder / clip, Path(clip))]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simple_asr.cli.transcribe.arrivals", arrive_in_part)
+
+    result = run("transcribe", "--watch", ".")
+
+    assert Path("clip.txt").read_text() == "Hello.\n"
+    assert "moved.wav: " in result.stderr
+
+
+@pytest.mark.usefixtures("model")
+def test_what_arrives_is_not_written_over_anothers_transcript(
+    run: Run, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("clip.ogg").write_bytes(Path(clip).read_bytes())
+
+    async def arrive_one_by_one(folder: Path) -> AsyncIterator[list[Source]]:
+        for name in (clip, "clip.ogg", clip):
+            yield [Source(folder / name, Path(name))]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simple_asr.cli.transcribe.arrivals", arrive_one_by_one)
+
+    result = run("transcribe", "--watch", ".")
+
+    assert "clip.ogg: transcribed" not in result.stderr
+    assert result.stderr.replace("\n", " ").count("would both be clip.txt") == 1
+
+
 # A server in the model's place ------------------------------------------------------------------
 
 

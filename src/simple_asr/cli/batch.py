@@ -43,9 +43,17 @@ class Job:
     outputs: tuple[Output, ...]
 
     @property
+    def destinations(self) -> list[Path]:
+        """The files that are written; none on standard output."""
+        return [output.destination for output in self.outputs if output.destination is not None]
+
+    @property
     def is_done(self) -> bool:
-        """Whether all its files are there, and none is older than the recording."""
-        changed = self.media.stat().st_mtime
+        """Whether all its files are there, and none is older than the recording, if that is."""
+        try:
+            changed = self.media.stat().st_mtime
+        except FileNotFoundError:  # It may be moved at any time.
+            return False
         return all(
             output.destination is not None
             and output.destination.is_file()
@@ -97,19 +105,33 @@ def _is_folder(output: str) -> bool:
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     media = {job.media.resolve() for job in jobs}
-    sources: dict[Path, Path] = {}
+    claims = Claims()
     for job in jobs:
-        for output in job.outputs:
-            assert output.destination is not None, "only what has a destination can collide"
-            destination = output.destination.resolve()
-            if destination in media:
-                raise _bad_output(f"{output.destination} is one of the files to transcribe.")
-            if destination in sources:
+        for destination in job.destinations:
+            if destination.resolve() in media:
+                raise _bad_output(f"{destination} is one of the files to transcribe.")
+        claims.add(job)
+
+
+class Claims:
+    """Which recording each transcript is of, so that none is written over another's."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Path, Path] = {}
+
+    def add(self, job: Job) -> None:
+        """Raises InvalidParameter where a file would be written twice."""
+        for destination in job.destinations:
+            owner = self._owners.get(destination.resolve())
+            if owner is not None:
                 raise _bad_output(
-                    f"The transcripts of {sources[destination]} and {job.media} would both be "
-                    f"{output.destination}."
+                    f"The transcripts of {owner} and {job.media} would both be {destination}."
                 )
-            sources[destination] = job.media
+            self._owners[destination.resolve()] = job.media
+
+    def forget(self, media: Path) -> None:
+        """For a recording that comes again, changed."""
+        self._owners = {place: owner for place, owner in self._owners.items() if owner != media}
 
 
 def _bad_output(fault: str) -> InvalidParameter:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from simple_asr.cli.batch import NUM_AT_ONCE, Job, job_in, plan_jobs, transcribe_jobs
+from simple_asr.cli.batch import NUM_AT_ONCE, Claims, Job, job_in, plan_jobs, transcribe_jobs
 from simple_asr.cli.console import log_to, notices, tell
 from simple_asr.cli.files import find_media
 from simple_asr.cli.local import load_settings_quietly, loaded_transcriber
@@ -234,14 +234,26 @@ async def _carry_out(order: _Order, transcriber: Transcriber, console: Console) 
     if order.watched is None:
         return await transcribe_jobs(transcriber, order.jobs, order.parameters, console)
     place = Path(order.output or order.watched)
+    claims = Claims()
     async for sources in arrivals(order.watched):
         jobs = [job_in(place, source, order.formats) for source in sources]
-        left = [job for job in jobs if not job.is_done]
+        left = [job for job in jobs if _is_claimed(job, claims, console) and not job.is_done]
         await transcribe_jobs(transcriber, left, order.parameters, console)
         for job in left:
             if job.is_done:
                 tell(console, f"{job.media}: transcribed.")
     raise AssertionError("arrivals end with an interrupt")
+
+
+def _is_claimed(job: Job, claims: Claims, console: Console) -> bool:
+    """Whether its transcripts are its own. Where they are another's, that is told."""
+    claims.forget(job.media)
+    try:
+        claims.add(job)
+    except InvalidParameter as fault:
+        tell(console, f"{job.media}: {fault.detail}")
+        return False
+    return True
 
 
 def _settings(model: str | None, spool: Path) -> Settings:

@@ -258,6 +258,14 @@ def test_the_key_may_stand_in_the_environment(
     assert run("transcribe", clip).stdout == "Привет, как дела?\n"
 
 
+def test_a_model_is_named_to_the_server(
+    run: Run, clip: str, address: str, transcriber: FakeTranscriber
+) -> None:
+    run("transcribe", clip, "--model", "tiny", "--server", address, "--key", KEY)
+
+    assert transcriber.asked[0].options == TranscribeOptions(model="tiny")
+
+
 def test_what_the_server_refuses_is_told(run: Run, clip: str, address: str) -> None:
     result = run("transcribe", clip, "--server", address, "--key", "wrong")
 
@@ -406,7 +414,6 @@ def test_what_leads_to_nothing_is_refused_before_any_work(
         ([], "Name files to transcribe"),
         (["clip.wav", "--watch", "."], "--watch: "),
         (["clip.wav", "--resume"], "--resume: "),
-        (["clip.wav", "--server", "http://127.0.0.1:9", "--model", "base"], "--model: "),
     ],
 )
 def test_what_cannot_be_meant_together_is_refused(

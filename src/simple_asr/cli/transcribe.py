@@ -123,6 +123,8 @@ def transcribe(
     Exit codes: 0 all done, 1 some failed, 2 wrong command line, 78 wrong settings.
     """
     named = {
+        # Here, a model may also be one that only this machine has.
+        "model": model if server else None,
         "language": language,
         "task": task,
         "beam_size": beam_size,
@@ -130,7 +132,7 @@ def transcribe(
         "word_timestamps": "true" if word_timestamps else None,
         "initial_prompt": initial_prompt,
     }
-    _check(files, output, resume=resume, watch=watch, server=server, model=model)
+    _check(files, output, resume=resume, watch=watch)
     wanted = [name.strip() for names in format_ or ["text"] for name in names.split(",")]
     parameters = _parameters({"format": wanted[0], **named}, param or ())
     formats = [_parameters({"format": name}, ()).format for name in dict.fromkeys(wanted)]
@@ -166,8 +168,6 @@ def _check(
     *,
     resume: bool,
     watch: Path | None,
-    server: str | None,
-    model: str | None,
 ) -> None:
     """Raises InvalidParameter for what cannot be meant together."""
     if not files and not watch:
@@ -185,11 +185,6 @@ def _check(
         raise InvalidParameter(
             "--resume: looks for finished transcripts in --output, which is not given.",
             field="resume",
-        )
-    if server and model:
-        raise InvalidParameter(
-            "--model: the server has a model of its own. Leave out --model or --server.",
-            field="model",
         )
 
 

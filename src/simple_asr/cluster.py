@@ -29,6 +29,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simple_asr.assembly import build_transcriber
+from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.models import shown_name
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
@@ -113,7 +114,9 @@ def read_plan(args: dict[str, Any]) -> Plan:
 def bind(settings: Settings, plan: Plan) -> serve.Application:
     """The ingress and its speech replicas, as Ray Serve is to run them."""
     settings = _for_any_folder(settings)
-    num_at_work = min(2 * settings.max_batch_size, settings.max_waiting_requests)
+    device = "cuda" if plan.gpus_per_replica else "cpu"
+    batch_size = settings.max_batch_size or BATCH_SIZES[device]
+    num_at_work = min(2 * batch_size, settings.max_waiting_requests)
     speech = serve.deployment(
         Speech,
         name=SPEECH,

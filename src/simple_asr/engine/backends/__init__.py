@@ -8,6 +8,9 @@ from pathlib import Path
 
 from simple_asr.engine.backends.base import Backend
 
+BATCH_SIZES = {"cpu": 8, "cuda": 16}
+"""Windows best decoded in one call, by device. Source: docs/benchmarks.md."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:

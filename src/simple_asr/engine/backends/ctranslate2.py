@@ -14,6 +14,7 @@ import ctranslate2
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.search import decode_after_prefix
 from simple_asr.engine.tokens import Tokenizer
@@ -41,8 +42,6 @@ _LARGEST_SHARE_OF_MEMORY = 1 / 16
 # On a GPU a worker prepares its next windows while another's are computed. Two workers with 16
 # windows were best, or within a tenth of it, in both shapes measured (docs/benchmarks.md).
 _WORKERS_PER_GPU = 2
-_GPU_BATCH_SIZE = 16
-_CPU_BATCH_SIZE = 8
 
 
 def library_version() -> str:
@@ -250,8 +249,8 @@ class CTranslate2Backend:
                 n_mels=loaded.n_mels,
                 device=loaded.device,
                 compute_type=loaded.compute_type,
-                encode_batch_size=encode_batch_size or (_GPU_BATCH_SIZE if is_on_gpu else 1),
-                batch_size=_GPU_BATCH_SIZE if is_on_gpu else _CPU_BATCH_SIZE,
+                encode_batch_size=encode_batch_size or (BATCH_SIZES["cuda"] if is_on_gpu else 1),
+                batch_size=BATCH_SIZES[loaded.device],
             )
             # The next step on a window may fall to a worker of another GPU.
             self._must_travel = is_on_gpu and num_gpus() > 1

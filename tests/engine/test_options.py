@@ -125,6 +125,9 @@ def test_what_whisper_raises_on_is_refused(given: dict[str, Any]) -> None:
         ({"hallucination_silence_threshold": 2}, "hallucination_silence_threshold"),
         ({"carry_initial_prompt": True}, "carry_initial_prompt"),
         ({"fp16": True}, "fp16"),
+        ({"patience": 2, "beam_size": None, "temperature": 0.4}, "patience"),
+        ({"max_initial_timestamp": 0.5, "without_timestamps": True}, "max_initial_timestamp"),
+        ({"length_penalty": 0.5}, "length_penalty"),
     ],
 )
 def test_what_whisper_ignores_is_named(given: dict[str, Any], named: str) -> None:

@@ -45,6 +45,7 @@ def test_what_was_not_given_has_the_value_that_counted() -> None:
         ({}, {"length_penalty", "patience"}),
         ({}, {"prepend_punctuations", "append_punctuations", "hallucination_silence_threshold"}),
         ({}, {"carry_initial_prompt", "fp16", "verbose"}),
+        ({"language": "ru", "languages": ["ru", "en"]}, {"languages"}),
         ({"without_timestamps": True}, {"max_initial_timestamp"}),
     ],
 )

@@ -8,6 +8,7 @@ business; text is understood for every parameter, since forms carry nothing else
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -444,20 +445,37 @@ class TranscribeOptions(BaseModel):
 
     def without_effect(self) -> list[str]:
         """A sentence for each given option that cannot change the result."""
-        notes = []
-        if self.best_of is not None and not any(self.temperature):
-            notes.append("best_of has no effect at temperature 0 alone.")
-        if self.beam_size is not None and 0 not in self.temperature:
-            notes.append("beam_size has no effect above temperature 0.")
-        if self.hallucination_silence_threshold is not None and not self.word_timestamps:
-            notes.append("hallucination_silence_threshold has no effect without word_timestamps.")
-        if self.language is not None and self.languages:
-            notes.append("languages has no effect with language.")
-        if self.carry_initial_prompt and self.initial_prompt is None:
-            notes.append("carry_initial_prompt has no effect without initial_prompt.")
-        if self.fp16 is not None:
-            notes.append("fp16 is not applicable: the server's COMPUTE_TYPE decides.")
-        return notes
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return [
+            f"{name} {reason}"
+            for name, reason in self.unused()
+            if getattr(self, name) != defaults[name]
+        ]
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """The options that cannot act, given or not, each with the reason; whatever the model."""
+        searches_beams = self.beam_size is not None and 0 in self.temperature
+        if not any(self.temperature):
+            yield "best_of", "has no effect at temperature 0 alone."
+        if 0 not in self.temperature:
+            yield "beam_size", "has no effect above temperature 0."
+        if not searches_beams:
+            yield "patience", "has no effect without beam_size at temperature 0."
+        if not searches_beams and not (self.best_of and any(self.temperature)):
+            yield "length_penalty", "has no effect on a single hypothesis."
+        if not self.word_timestamps:
+            needs_words = "has no effect without word_timestamps."
+            yield "prepend_punctuations", needs_words
+            yield "append_punctuations", needs_words
+            yield "hallucination_silence_threshold", needs_words
+        if self.language is not None:
+            yield "languages", "has no effect with language."
+        if not self.initial_prompt:
+            yield "carry_initial_prompt", "has no effect without initial_prompt."
+        if self.without_timestamps:
+            yield "max_initial_timestamp", "has no effect without timestamps."
+        yield "fp16", "is not applicable: the server's COMPUTE_TYPE decides."
+        yield "verbose", "has no effect on a server: it prints to a console."
 
     def clips(self, content_frames: int) -> list[tuple[int, int]]:
         """Clips as (start, end) in frames of 10 ms; the whole audio when none is given.

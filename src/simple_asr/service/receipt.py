@@ -30,26 +30,8 @@ def effective_options(
 
 def _reasons(options: TranscribeOptions, model: ModelInfo) -> Iterator[tuple[str, str]]:
     """The options that cannot act, each with the reason."""
-    if not any(options.temperature):
-        yield "best_of", "It is for temperatures above 0."
-    if 0 not in options.temperature:
-        yield "beam_size", "It is for temperature 0."
-    searches_beams = options.beam_size is not None and 0 in options.temperature
-    if not searches_beams:
-        yield "patience", "It needs beam_size, at temperature 0."
-    if not searches_beams and not (options.best_of and any(options.temperature)):
-        yield "length_penalty", "It ranks hypotheses, and there is one."
-    if not options.word_timestamps:
-        needs_words = "It needs word_timestamps."
-        yield "prepend_punctuations", needs_words
-        yield "append_punctuations", needs_words
-        yield "hallucination_silence_threshold", needs_words
-    if not options.initial_prompt:
-        yield "carry_initial_prompt", "It needs initial_prompt."
-    if options.without_timestamps:
-        yield "max_initial_timestamp", "There are no timestamps."
+    yield from options.unused()
     if not model.is_multilingual:
-        yield "task", "The model is English-only."
-        yield "language", "The model is English-only."
-    yield "fp16", f"The server's COMPUTE_TYPE decides: {model.compute_type}."
-    yield "verbose", "It prints to a console in openai-whisper."
+        yield "task", "has no effect on an English-only model."
+        yield "language", "has no effect on an English-only model."
+    yield "fp16", f"is not applicable: the server's COMPUTE_TYPE decides: {model.compute_type}."

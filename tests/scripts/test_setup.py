@@ -348,7 +348,7 @@ def test_the_test_run_installs_its_own_set_which_also_serves(checkout: Checkout)
 
 def test_the_locked_test_set_holds_the_locked_run_set() -> None:
     run, test = (
-        set(re.findall(r"^[a-z0-9][^\\]+", (ROOT / f"requirements/{name}.txt").read_text(), re.M))
+        set(re.findall(r"^[a-z0-9][^\\; ]+", (ROOT / f"requirements/{name}.txt").read_text(), re.M))
         for name in ("run", "test")
     )
 

@@ -624,7 +624,7 @@ def test_the_page_keeps_the_rules_of_accessibility(
 
 def test_the_api_page_keeps_the_rules_of_accessibility(visit: Open, site: str) -> None:
     one = visit(f"{site}docs")
-    one.page.get_by_test_id("operation").filter(has_text="POST /transcribe").click()
+    one.page.locator("[id='POST /transcribe']").click()
 
     assert violations_of_axe(one.page) == []
 

@@ -36,9 +36,10 @@ FORBIDDEN = [
     "npmjs" + ".org",
     "deb.debian" + ".org",
     "archive.ubuntu" + ".com",
-    "/work/" + "main",
-    "/work/" + "shared",
 ]
+# Nor does where this checkout stands belong there, unless it stands where the project itself says.
+if ROOT not in (Path("/opt/asr"), Path("/app")) and len(ROOT.parts) > 2:
+    FORBIDDEN += [str(ROOT), str(ROOT.parent / "shared")]
 
 
 def project_files() -> list[Path]:

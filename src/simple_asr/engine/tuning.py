@@ -51,11 +51,11 @@ def _use_one_blas_thread() -> None:
 
 
 def _keep_freed_memory() -> str:
-    """Has malloc keep what is freed: 1.9 times faster encoding.
+    """Has malloc keep what is freed: encoding takes two thirds of the time.
 
     The encoder frees and takes its 72 MB of attention once a layer. As mmapped blocks they are
-    zeroed by the kernel each time, a quarter of a second a window. The price: memory once used
-    is not given back until the process ends.
+    zeroed by the kernel each time, a fifth of a second a window. The price: memory once used is
+    not given back until the process ends.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -73,7 +73,7 @@ def _keep_freed_memory() -> str:
 
 
 def _choose_instructions() -> str:
-    """AVX-512 where the processor has it: CTranslate2 takes AVX2 on AMD by itself, 5 % slower."""
+    """AVX-512 where the processor has it: CTranslate2 takes AVX2 on AMD by itself, 6 % slower."""
     if chosen := os.environ.get("CT2_FORCE_CPU_ISA"):
         return f"{chosen}, as CT2_FORCE_CPU_ISA says"
     if not cpu_flags() >= _AVX512:

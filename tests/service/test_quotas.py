@@ -99,6 +99,34 @@ def test_nothing_may_begin_where_the_limit_is_nothing(clock: Clock) -> None:
     assert wait_of(quotas) == 86_400
 
 
+def test_other_limits_count_from_the_next_request_on(clock: Clock) -> None:
+    quotas = Quotas({"*": KeyLimits(concurrent=1)}, clock)
+
+    with quotas.admission("alice"):
+        quotas.renew({"alice": KeyLimits(concurrent=2)})
+        with quotas.admission("alice"):
+            wait_of(quotas)
+    quotas.renew({})
+    with quotas.admission("alice"), quotas.admission("alice"), quotas.admission("alice"):
+        pass
+
+
+@pytest.mark.parametrize(("more", "wait"), [(6, 0), (3, 20), (1, 180)])
+def test_what_is_spent_stays_spent_under_other_limits(
+    clock: Clock, more: float, wait: float
+) -> None:
+    quotas = Quotas({"*": KeyLimits(requests_per_minute=3)}, clock)
+    for _ in range(3):
+        take(quotas)
+
+    quotas.renew({"*": KeyLimits(requests_per_minute=more)})
+
+    if wait:
+        assert wait_of(quotas) == pytest.approx(wait)
+    else:
+        take(quotas)
+
+
 # The file ----------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ def serve(
     """Serve over HTTP until stopped.
 
     Answers at once, and with 503 until the model is loaded. SIGTERM lets running requests finish;
-    SIGHUP reads the key file again. Exits with 78 when it cannot serve as it is set up.
+    SIGHUP reads keys, their limits and the log level again. Exits with 78 when it cannot serve as
+    it is set up.
     """
     settings = _settings(host, port)
     run.configure_logging(settings.log_level, settings.log_format)

@@ -22,6 +22,7 @@ from simple_asr.server.json_log import JsonFormatter
 from simple_asr.server.key_reload import reload_keys
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
+from simple_asr.service.quotas import read_limits
 from simple_asr.settings import LogFormat, LogLevel, Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ BACKLOG = 1024
 def serve(app: FastAPI, settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests finish for `grace_seconds`.
 
-    A second such signal ends the process at once. SIGHUP reloads the keys and the log level. Raises
-    ConfigurationError when the address cannot be had. Logs nothing that `configure_logging` has
-    not been called for.
+    A second such signal ends the process at once. SIGHUP reloads keys, their limits, and the log
+    level. Raises ConfigurationError when the address cannot be had. Logs nothing that
+    `configure_logging` has not been called for.
     """
     with listen(settings.host, settings.port) as listener:
         logger.info("Listening on http://%s:%d", *_address(listener))
@@ -143,6 +144,7 @@ class _Server(uvicorn.Server):
 
     async def _reload(self) -> None:
         await reload_keys(self._services.keys)
+        await self._reload_limits()
         try:
             level = (await asyncio.to_thread(load_settings)).log_level
         except AsrError as error:
@@ -150,6 +152,16 @@ class _Server(uvicorn.Server):
         else:
             set_log_level(level)
             logger.info("Log level %s", level)
+
+    async def _reload_limits(self) -> None:
+        file = self._services.settings.limits_file
+        try:
+            limits = await asyncio.to_thread(read_limits, file)
+        except AsrError as error:
+            logger.error("The limits of keys stay as they are. %s", error.detail)
+        else:
+            self._services.quotas.renew(limits)
+            logger.info("Limits read again from %s, %d section(s)", file, len(limits))
 
 
 def _end_within(seconds: float) -> None:

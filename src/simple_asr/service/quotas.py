@@ -93,11 +93,26 @@ class _Allowance:
     def spend(self, amount: float) -> None:
         self._left -= amount
 
+    def spent(self, now: float) -> float:
+        """What has not come back yet."""
+        self.wait(0, now)
+        return 0.0 if math.isinf(self._most) else self._most - self._left
+
 
 class _Account:
     def __init__(self, limits: KeyLimits, now: float) -> None:
-        self.limits = limits
         self.num_running = 0
+        self._open(limits, now)
+
+    def renew(self, limits: KeyLimits, now: float) -> None:
+        """Other limits from now on; what runs and what is spent stays so."""
+        spent = [allowance.spent(now) for _, allowance in (*self.requests, *self.audio)]
+        self._open(limits, now)
+        for amount, (_, allowance) in zip(spent, (*self.requests, *self.audio), strict=True):
+            allowance.spend(amount)
+
+    def _open(self, limits: KeyLimits, now: float) -> None:
+        self.limits = limits
         self.requests = [
             ("requests_per_minute", _Allowance(limits.requests_per_minute, MINUTE, now)),
             ("requests_per_day", _Allowance(limits.requests_per_day, DAY, now)),
@@ -121,6 +136,12 @@ class Quotas:
         self._limits = limits
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
+
+    def renew(self, limits: Mapping[str, KeyLimits]) -> None:
+        """Other limits from now on, of everybody; what runs and what is spent stays so."""
+        self._limits = limits
+        for name, account in self._accounts.items():
+            account.renew(self._limits_of(name), self._clock())
 
     @contextmanager
     def admission(self, key_name: str) -> Iterator[None]:
@@ -164,6 +185,8 @@ class Quotas:
 
     def _account(self, key_name: str) -> _Account:
         if key_name not in self._accounts:
-            limits = self._limits.get(key_name) or self._limits.get(EVERYBODY) or KeyLimits()
-            self._accounts[key_name] = _Account(limits, self._clock())
+            self._accounts[key_name] = _Account(self._limits_of(key_name), self._clock())
         return self._accounts[key_name]
+
+    def _limits_of(self, key_name: str) -> KeyLimits:
+        return self._limits.get(key_name) or self._limits.get(EVERYBODY) or KeyLimits()

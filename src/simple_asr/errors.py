@@ -114,6 +114,13 @@ class IdempotencyMismatch(RequestError):
     title = "Idempotency key used twice"
 
 
+class AddressRefused(RequestError):
+    """A URL that this server does not connect to for callers, whatever is there."""
+
+    code = "address_refused"
+    title = "Address not allowed"
+
+
 # The media -------------------------------------------------------------------------------------
 
 
@@ -122,6 +129,13 @@ class MediaError(AsrError):
 
     code = "invalid_media"
     title = "Invalid media"
+
+
+class DownloadFailed(AsrError):
+    """What the URL names could not be had from its server; it may be there later."""
+
+    code = "download_failed"
+    title = "Download failed"
 
 
 class EmptyMedia(MediaError):

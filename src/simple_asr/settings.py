@@ -216,6 +216,14 @@ class Settings(BaseSettings):
         description="How long a server may be silent before its jobs are begun by another, or by "
         "itself when it starts again.",
     )
+    allowed_addresses: str = Field(
+        "",
+        description="Networks that this server may connect to for callers though they are not of "
+        "the public internet, by commas: `10.1.0.0/16,fd00::/8`.",
+    )
+    allowed_ports: str = Field(
+        "80,443", description="Ports that this server connects to for callers, by commas."
+    )
     request_timeout_seconds: float = Field(
         0,
         ge=0,

@@ -146,6 +146,7 @@ STATUSES: dict[type[AsrError], int] = {
     # The media.
     errors.MediaError: 422,
     errors.MediaLimitExceeded: 413,
+    errors.DownloadFailed: 422,
     # The caller.
     errors.MissingKey: 401,
     errors.WrongKey: 403,

@@ -6,6 +6,7 @@ test compares all three.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from simple_asr.errors import ConfigurationError
+from simple_asr.service.peers import Proxies
 
 
 def _lower(value: object) -> object:
@@ -72,6 +74,28 @@ class Settings(BaseSettings):
     )
 
     # What this server adds.
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[\w.~-]+)*$",
+        description="Path under which a proxy shows the server, such as `/asr`, whether or not the "
+        "proxy takes it off.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins of web pages elsewhere that may call the server from a browser, by "
+        "commas, such as `https://example.org`; `*` for all. Empty: none.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1,unix",
+        description="Addresses and networks of proxies, by commas, whose word is taken for who "
+        "calls (`X-Forwarded-For`); `unix` for what comes by `UNIX_SOCKET`.",
+    )
+    max_connections_per_address: int = Field(
+        256,
+        ge=0,
+        description="Connections that an address may have open at once, and requests in work where "
+        "a proxy forwards them; one more is answered 429. 0: any number.",
+    )
     fallback_model: str = Field(
         "base",
         description="Model served, with `degraded` health, when `DEFAULT_MODEL` cannot be had. "
@@ -254,7 +278,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="Wrong API keys an address may send in a minute; then it is answered 429. "
-        "0: any number. Behind a proxy all callers have the proxy's address: leave it 0 there.",
+        "0: any number.",
     )
     limits_file: Path = Field(
         Path("data/limits.ini"), description="File of what each key may take; it need not exist."
@@ -288,6 +312,34 @@ class Settings(BaseSettings):
     def administrators(self) -> frozenset[str]:
         """The names in `admin_keys`."""
         return frozenset(name.strip() for name in self.admin_keys.split(",") if name.strip())
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Those in `cors_origins`."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+    @field_validator("root_path", mode="before")
+    @classmethod
+    def _without_slash(cls, value: object) -> object:
+        return value.rstrip("/") if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_write_it(cls, value: str) -> str:
+        """A browser compares letter by letter, and an origin that never matches helps nobody."""
+        for origin in filter(None, map(str.strip, value.split(","))):
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: scheme, host and, if not the usual one, port, in "
+                    "small letters and without a path, such as https://example.org"
+                )
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        Proxies(value)
+        return value
 
     @field_validator("hf_token", "database_url", "metrics_token", mode="before")
     @classmethod

@@ -31,6 +31,7 @@ SPECIFICATION = {
 
 PATTERNS_IN_WORDS = {
     r"^(\d+\.\d+\.\d+)?$": "`x.y.z`, or empty",
+    r"^(/[\w.~-]+)*$": "path with a leading `/`, or empty",
     r"^https?://\S+$": "address with `http://` or `https://`",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
@@ -97,23 +97,63 @@ async def test_a_server_short_of_memory_begins_nothing_new(
     assert health.status_code == 200
 
 
-async def test_an_address_that_guesses_keys_is_not_listened_to(
+Guess = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+def guess(
     make_settings: Callable[..., Settings],
     make_key_store: Callable[[Settings], KeyStore],
     transcriber: FakeTranscriber,
-    key: str,
-) -> None:
-    settings = make_settings(max_wrong_keys_per_minute=2)
+) -> Guess:
+    """The status of a request with a key, of a server that takes two wrong ones a minute."""
+    settings = make_settings(max_wrong_keys_per_minute=2, trusted_proxies="10.0.0.0/8")
     app = create_app(settings, transcriber, make_key_store(settings))
 
-    async def status(address: str, presented: str) -> int:
+    async def status(address: str, presented: str, *, forwarded_for: str = "") -> int:
+        headers = {"X-API-Key": presented}
+        if forwarded_for:
+            headers["X-Forwarded-For"] = forwarded_for
         transport = httpx.ASGITransport(app, client=(address, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://asr") as client:
-            answer = await client.post("/transcribe", headers={"X-API-Key": presented})
-            return answer.status_code
+            return (await client.post("/transcribe", headers=headers)).status_code
 
-    guesses = [await status("192.0.2.1", "wrong") for _ in range(3)]
+    return status
+
+
+async def test_an_address_that_guesses_keys_is_not_listened_to(guess: Guess, key: str) -> None:
+    guesses = [await guess("192.0.2.1", "wrong") for _ in range(3)]
 
     assert guesses == [403, 403, 429]
-    assert await status("192.0.2.1", key) == 429
-    assert await status("192.0.2.2", key) not in (403, 429)
+    assert await guess("192.0.2.1", key) == 429
+    assert await guess("192.0.2.2", key) not in (403, 429)
+
+
+async def test_behind_a_proxy_the_address_that_guesses_is_the_callers(
+    guess: Guess, key: str
+) -> None:
+    for _ in range(2):
+        await guess("10.0.0.1", "wrong", forwarded_for="192.0.2.1")
+
+    assert await guess("10.0.0.1", key, forwarded_for="192.0.2.1") == 429
+    assert await guess("10.0.0.2", key, forwarded_for="192.0.2.1, 10.0.0.1") == 429
+    assert await guess("10.0.0.1", key, forwarded_for="192.0.2.2") not in (403, 429)
+    assert await guess("10.0.0.1", key) not in (403, 429)
+
+
+async def test_who_guesses_cannot_take_anothers_name(guess: Guess, key: str) -> None:
+    direct = [await guess("192.0.2.1", "wrong", forwarded_for=f"192.0.2.{i}") for i in (5, 6, 7)]
+    # What the caller itself wrote stands before what the proxy added.
+    through = [
+        await guess("10.0.0.1", "wrong", forwarded_for=f"192.0.2.{i}, 192.0.2.3") for i in (5, 6, 7)
+    ]
+
+    assert direct == through == [403, 403, 429]
+    assert await guess("10.0.0.1", key, forwarded_for="192.0.2.5") not in (403, 429)
+
+
+async def test_addresses_of_one_ipv6_network_guess_together(guess: Guess) -> None:
+    guesses = [await guess(f"2001:db8::{i}", "wrong") for i in (1, 2, 3)]
+
+    assert guesses == [403, 403, 429]
+    assert await guess("2001:db8:0:1::1", "wrong") == 403

@@ -14,11 +14,15 @@ from simple_asr.server import middleware
 from simple_asr.server.middleware import (
     HeaderLimits,
     HeadLimits,
+    LastResort,
     LingeringClose,
     RequestEnvelope,
+    RequestsPerAddress,
 )
+from simple_asr.server.path_prefix import PathPrefix
 from simple_asr.server.record import open_record
 from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.transcriber import ModelState
 
 pytestmark = pytest.mark.anyio
@@ -176,7 +180,7 @@ async def test_a_request_given_up_while_the_server_stops_is_answered(
         begun.set()
         await asyncio.Event().wait()
 
-    serving = asyncio.create_task(_call(RequestEnvelope(endless, transcriber), sent))
+    serving = asyncio.create_task(_call(RequestEnvelope(LastResort(endless), transcriber), sent))
     await begun.wait()
     serving.cancel()
     await serving  # Not as cancelled: uvicorn would log that as a failure.
@@ -198,7 +202,7 @@ async def test_a_request_that_outlasts_the_deadline_is_given_up(
         finally:
             has_ended = True
 
-    await _call(RequestEnvelope(endless, transcriber, timeout=0.01), sent)
+    await _call(RequestEnvelope(LastResort(endless, timeout=0.01), transcriber), sent)
 
     assert sent[0]["status"] == 504
     assert b"0.01 s (REQUEST_TIMEOUT_SECONDS)" in sent[1]["body"]
@@ -215,7 +219,7 @@ async def test_an_answer_already_begun_is_broken_off_rather_than_mended(
         raise RuntimeError("midway")
 
     with pytest.raises(RuntimeError, match="midway"):
-        await _call(RequestEnvelope(failing_midway, transcriber), sent)
+        await _call(RequestEnvelope(LastResort(failing_midway), transcriber), sent)
 
     assert [message["type"] for message in sent] == ["http.response.start"]
 
@@ -229,12 +233,47 @@ async def test_other_scopes_pass_untouched(transcriber: FakeTranscriber) -> None
     limits = HeadLimits(max_headers=100, max_bytes=10_000, seconds=10)
     for layer in (
         RequestEnvelope(inner, transcriber),
+        PathPrefix(inner, "/asr"),
+        LastResort(inner),
+        RequestsPerAddress(inner, OpenPerCaller(1, Proxies(""))),
         LingeringClose(inner),
         HeaderLimits(inner, limits),
     ):
         await layer({"type": "lifespan"}, _never, _never_send)
 
-    assert seen == ["lifespan"] * 3
+    assert seen == ["lifespan"] * 6
+
+
+# RequestsPerAddress -----------------------------------------------------------------------------
+
+
+async def test_an_address_has_so_many_requests_in_work_and_a_proxy_any_number() -> None:
+    finish, refused = asyncio.Event(), asyncio.Event()
+    statuses: list[int] = []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await finish.wait()
+        await Response("done")(scope, receive, send)
+
+    limited = RequestsPerAddress(slow, OpenPerCaller(1, Proxies("10.0.0.1")))
+
+    async def ask(address: str) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+                refused.set()
+
+        scope = {"type": "http", "path": "/x", "headers": [], "client": (address, 1)}
+        open_record(scope)
+        await limited(scope, _never, send)
+
+    callers = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "10.0.0.1", "10.0.0.1"]
+    asking = [asyncio.create_task(ask(address)) for address in callers]
+    await refused.wait()
+    finish.set()
+    await asyncio.gather(*asking, ask("192.0.2.1"))
+
+    assert sorted(statuses) == [200, 200, 200, 200, 200, 429]
 
 
 # LingeringClose ----------------------------------------------------------------------------------

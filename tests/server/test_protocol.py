@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 from fastapi import FastAPI
@@ -36,6 +36,25 @@ def impatient_port(
     settings = make_settings(header_timeout_seconds=PATIENCE)
     with live(create_app(settings, transcriber, make_key_store(settings))) as port:
         yield port
+
+
+Serve = Callable[..., AbstractContextManager[int]]
+
+
+@pytest.fixture
+def serve(
+    make_settings: Callable[..., Settings],
+    transcriber: FakeTranscriber,
+    make_key_store: Callable[[Settings], KeyStore],
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+) -> Serve:
+    """A server with these settings; its port."""
+
+    def open_server(**values: object) -> AbstractContextManager[int]:
+        settings = make_settings(**values)
+        return live(create_app(settings, transcriber, make_key_store(settings)))
+
+    return open_server
 
 
 def talk(port: int, *data: bytes) -> bytes:
@@ -119,3 +138,58 @@ def test_a_late_head_does_not_cost_the_request_before_it(
 
     assert has_started
     assert not was_ended
+
+
+# Connections of an address ------------------------------------------------------------------------
+
+ASK = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@contextmanager
+def connections(port: int, number: int) -> Iterator[list[socket.socket]]:
+    """So many, each of which has been answered and stays open."""
+    with ExitStack() as open_ones:
+        made = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(number)
+        ]
+        for connection in made:
+            connection.sendall(ASK)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        yield made
+
+
+def test_one_connection_more_than_an_address_may_have_is_a_429(serve: Serve) -> None:
+    with (
+        serve(max_connections_per_address=3, trusted_proxies="") as port,
+        connections(port, 3),
+    ):
+        answer = talk(port, ASK)
+
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nretry-after: 1\r\n" in answer.lower()
+    assert "MAX_CONNECTIONS_PER_ADDRESS" in str(problem(answer)["detail"])
+
+
+def test_a_connection_that_ends_makes_room_for_another(serve: Serve) -> None:
+    with serve(max_connections_per_address=1, trusted_proxies="") as port:
+        last = ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        answers = [talk(port, last) for _ in range(5)]
+        with connections(port, 1):
+            refused = talk(port, ASK)
+
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert refused.startswith(b"HTTP/1.1 429 ")
+
+
+@pytest.mark.parametrize(
+    "values", [{"trusted_proxies": "127.0.0.0/8"}, {"max_connections_per_address": 0}]
+)
+def test_a_proxy_may_have_any_number_of_connections(
+    serve: Serve, values: dict[str, object]
+) -> None:
+    with (
+        serve(**{"max_connections_per_address": 1, "trusted_proxies": "", **values}) as port,
+        connections(port, 20) as made,
+    ):
+        assert len(made) == 20

@@ -11,18 +11,28 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from simple_asr import __version__
 from simple_asr.assembly import build_jobs
-from simple_asr.errors import AsrError
+from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
 from simple_asr.server.intake import BodyLimits
 from simple_asr.server.key_reload import watch_keys
-from simple_asr.server.middleware import HeaderLimits, HeadLimits, LingeringClose, RequestEnvelope
+from simple_asr.server.middleware import (
+    HeaderLimits,
+    HeadLimits,
+    LastResort,
+    LingeringClose,
+    RequestEnvelope,
+    RequestsPerAddress,
+)
 from simple_asr.server.openapi import component_schemas
 from simple_asr.server.openapi_v1 import openai_schemas
 from simple_asr.server.pages import WebFiles
+from simple_asr.server.path_prefix import PathPrefix
 from simple_asr.server.routes import (
     dialects,
     formatting,
@@ -39,11 +49,14 @@ from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
+from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import Quotas, read_limits
 from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 
 DESCRIPTION = "Speech to text with every parameter of `whisper.transcribe()`."
+# What a page of another origin may read of an answer, beside what every page may.
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "X-ASR-Model", "X-ASR-Warnings", "Location")
 
 
 def create_app(
@@ -67,15 +80,21 @@ def create_app(
         # FastAPI's pages load their scripts from another host; `/docs` is ours.
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         # A redirect would lose the body of a POST, and repeats a Host header nobody checked.
         redirect_slashes=False,
         lifespan=_lifespan,
         middleware=[
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies),
+            Middleware(RequestEnvelope, transcriber=transcriber, metrics=metrics),
+            Middleware(PathPrefix, prefix=settings.root_path),
+            *_cors(settings),
+            Middleware(LastResort, timeout=settings.request_timeout_seconds),
             Middleware(
-                RequestEnvelope,
-                transcriber=transcriber,
-                metrics=metrics,
-                timeout=settings.request_timeout_seconds,
+                RequestsPerAddress,
+                per_address=OpenPerCaller(
+                    settings.max_connections_per_address, Proxies(settings.trusted_proxies)
+                ),
             ),
             Middleware(LingeringClose),
             Middleware(HeaderLimits, limits=HeadLimits.from_settings(settings)),
@@ -97,7 +116,37 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/web", WebFiles())
+    _check_prefix(app, settings.root_path)
     return app
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    """Lets pages of other origins in. Keys come in headers: browsers need send no credentials."""
+    if not settings.allowed_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            # OpenAI's SDK adds a dozen of its own, and other clients theirs.
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    ]
+
+
+def _check_prefix(app: FastAPI, prefix: str) -> None:
+    """Raises ConfigurationError where a path would mean one thing with the prefix taken off, and
+    another with it left on.
+    """
+    routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
+    taken = [getattr(route, "path", "") for route in routes]
+    if prefix and any(f"{path}/".startswith(f"{prefix}/") for path in taken):
+        raise ConfigurationError(
+            f"ROOT_PATH={prefix} is how paths of the server itself begin. Show it under another "
+            "path, such as /asr."
+        )
 
 
 class _App(FastAPI):

@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import MissingKey, Overloaded, WrongKey
 from simple_asr.server.intake import BodyLimits
+from simple_asr.server.middleware import host_of
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
 from simple_asr.service.job_workers import Jobs
@@ -20,6 +21,7 @@ from simple_asr.service.keys import Caller, KeyStore
 from simple_asr.service.memory import available_memory
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
+from simple_asr.service.peers import caller_of
 from simple_asr.service.quotas import Quotas
 from simple_asr.service.shared_work import SharedWork
 from simple_asr.service.wrong_keys import WrongKeys
@@ -70,6 +72,10 @@ class Services:
     is_stopping: threading.Event = field(default_factory=threading.Event)
     rewriting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REWRITING))
 
+    def address(self, path: str) -> str:
+        """A path of ours as callers reach it, also behind a proxy."""
+        return self.settings.root_path + path
+
     def model_of(self, name: str | None) -> str | None:
         """The model that a name under `/v1` stands for; None is the default one."""
         return resolve(name, read_aliases(self.settings.model_aliases))
@@ -96,7 +102,7 @@ async def known_caller(
     _token: Annotated[object, Security(_bearer_scheme)] = None,
 ) -> Caller:
     """Who asks, before a byte of the body is read. Raises MissingKey, WrongKey, QuotaExceeded."""
-    address = request.client.host if request.client else ""
+    address = caller_of(host_of(request.scope))
     services.wrong_keys.check(address)
     try:
         caller = services.keys.identify(_presented_key(request))

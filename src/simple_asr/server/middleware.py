@@ -1,4 +1,4 @@
-"""What holds for every request and answer: ids, header limits, standing headers, the log line.
+"""What holds for every request and answer: ids, limits, standing headers, the log line.
 
 Pure ASGI, in the order in which `create_app` lists it, outermost first.
 """
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from simple_asr.errors import AsrError, DeadlineExceeded, ShuttingDown
+from simple_asr.errors import AsrError, DeadlineExceeded, QuotaExceeded, ShuttingDown
 from simple_asr.server.error_answers import error_answer
 from simple_asr.server.problems import HeadersTooLarge, internal_error
-from simple_asr.server.record import RequestRecord, open_record
+from simple_asr.server.record import RequestRecord, open_record, record_of
 from simple_asr.service.labels import ascii_label, label
 from simple_asr.service.metrics import Metrics
+from simple_asr.service.peers import UNIX, OpenPerCaller
 from simple_asr.service.transcriber import Transcriber
 from simple_asr.settings import Settings
 
@@ -32,6 +33,7 @@ LINGER_BYTES = 1024 * 1024
 STANDING_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     # Transcripts are nobody else's: no cache on the way may keep them.
     "Cache-Control": "no-store",
@@ -39,24 +41,14 @@ STANDING_HEADERS = {
 
 
 class RequestEnvelope:
-    """Gives each request its record, each answer its standing headers, and the log its line.
-
-    Also the last resort: what nothing inside turned into an answer becomes a 500 here, a request
-    that takes longer than `timeout` seconds a 504 (0: there is no limit), and one the server gives
-    up while it stops a 503.
-    """
+    """Gives each request its record, each answer its standing headers, and the log its line."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        transcriber: Transcriber,
-        metrics: Metrics | None = None,
-        timeout: float = 0,
+        self, app: ASGIApp, transcriber: Transcriber, metrics: Metrics | None = None
     ) -> None:
         self._app = app
         self._transcriber = transcriber
         self._metrics = metrics or Metrics()
-        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,26 +64,9 @@ class RequestEnvelope:
                 self._add_headers(message, record)
             await send(message)
 
-        async def answer(error: AsrError) -> None:
-            if record.status is None:
-                response = error_answer(scope, error)
-                await response(scope, receive, send_enveloped)
-
-        deadline = _Deadline(self._timeout)
         try:
             await self._app(scope, receive, send_enveloped)
-        except asyncio.CancelledError:
-            # Not raised again: the task ends here, and uvicorn, which cancelled it, would log it as
-            # a failure of ours.
-            deadline.lift()
-            await answer(self._why_given_up(deadline))
-        except Exception:
-            logger.exception("Request %s failed", record.request_id)
-            if record.status is not None:
-                raise  # The answer has begun: only a broken connection can still tell the caller.
-            await answer(internal_error(record.request_id))
         finally:
-            deadline.lift()
             record.close()
             _log_request(scope, record, time.perf_counter() - began)
             self._metrics.request_ended(
@@ -102,14 +77,6 @@ class RequestEnvelope:
                 audio_seconds=record.audio_seconds,
                 processing=record.processing,
             )
-
-    def _why_given_up(self, deadline: _Deadline) -> AsrError:
-        if deadline.has_passed:
-            return DeadlineExceeded(
-                f"The request took longer than {self._timeout:g} s (REQUEST_TIMEOUT_SECONDS) and "
-                "was given up. Send a shorter recording, or send it at a quieter time."
-            )
-        return ShuttingDown("The server stops before this request was done. Send it again later.")
 
     def _add_headers(self, message: Message, record: RequestRecord) -> None:
         headers = MutableHeaders(scope=message)
@@ -123,6 +90,73 @@ def _route(scope: Scope) -> str:
     """The pattern of the path; one name for all that nothing answers to."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "other"
+
+
+def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:
+    # Probes come every few seconds and would bury the rest.
+    is_probe = scope["path"].startswith("/health") and record.status == 200
+    processing = record.processing
+    access_logger.log(
+        logging.DEBUG if is_probe else logging.INFO,
+        "request id=%s method=%s path=%s status=%s key=%s audio_s=%s queue_ms=%s decode_ms=%s"
+        " total_ms=%.0f",
+        record.request_id,
+        label(scope["method"]),
+        label(scope["path"]),
+        record.status or "-",
+        label(record.key_name or "-"),
+        "-" if record.audio_seconds is None else f"{record.audio_seconds:.2f}",
+        "-" if processing is None else f"{processing.queue * 1000:.0f}",
+        "-" if processing is None else f"{processing.decode * 1000:.0f}",
+        seconds * 1000,
+    )
+
+
+class LastResort:
+    """Answers what nothing inside turned into an answer.
+
+    An exception becomes a 500, a request that takes longer than `timeout` seconds a 504 (0: there
+    is no limit), and one that the server gives up while it stops a 503.
+    """
+
+    def __init__(self, app: ASGIApp, timeout: float = 0) -> None:
+        self._app = app
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = record_of(scope)
+
+        async def answer(error: AsrError) -> None:
+            if record.status is None:
+                response = error_answer(scope, error)
+                await response(scope, receive, send)
+
+        deadline = _Deadline(self._timeout)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # Not raised again: the task ends here, and uvicorn, which cancelled it, would log it as
+            # a failure of ours.
+            deadline.lift()
+            await answer(self._why_given_up(deadline))
+        except Exception:
+            logger.exception("Request %s failed", record.request_id)
+            if record.status is not None:
+                raise  # The answer has begun: only a broken connection can still tell the caller.
+            await answer(internal_error(record.request_id))
+        finally:
+            deadline.lift()
+
+    def _why_given_up(self, deadline: _Deadline) -> AsrError:
+        if deadline.has_passed:
+            return DeadlineExceeded(
+                f"The request took longer than {self._timeout:g} s (REQUEST_TIMEOUT_SECONDS) and "
+                "was given up. Send a shorter recording, or send it at a quieter time."
+            )
+        return ShuttingDown("The server stops before this request was done. Send it again later.")
 
 
 class _Deadline:
@@ -144,23 +178,44 @@ class _Deadline:
         self._task.cancel()
 
 
-def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:
-    # Probes come every few seconds and would bury the rest.
-    is_probe = scope["path"].startswith("/health") and record.status == 200
-    processing = record.processing
-    access_logger.log(
-        logging.DEBUG if is_probe else logging.INFO,
-        "request id=%s method=%s path=%s status=%s key=%s audio_s=%s queue_ms=%s decode_ms=%s"
-        " total_ms=%.0f",
-        record.request_id,
-        label(scope["method"]),
-        label(scope["path"]),
-        record.status or "-",
-        label(record.key_name or "-"),
-        "-" if record.audio_seconds is None else f"{record.audio_seconds:.2f}",
-        "-" if processing is None else f"{processing.queue * 1000:.0f}",
-        "-" if processing is None else f"{processing.decode * 1000:.0f}",
-        seconds * 1000,
+class RequestsPerAddress:
+    """Refuses an address more requests at once than it may have.
+
+    Callers that connect by themselves meet the same limit earlier, at their connections; those
+    whom a proxy forwards have no connections here.
+    """
+
+    def __init__(self, app: ASGIApp, per_address: OpenPerCaller) -> None:
+        self._app = app
+        self._per_address = per_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host = host_of(scope)
+        if not self._per_address.enter(host):
+            response = error_answer(scope, too_many_open(self._per_address.most))
+            await response(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._per_address.leave(host)
+
+
+def host_of(scope: Scope) -> str:
+    """The caller's address, as a trusted proxy or the connection has it; `unix` without one."""
+    return scope["client"][0] if scope.get("client") else UNIX
+
+
+def too_many_open(most: int) -> QuotaExceeded:
+    """What an address is told that has no place left."""
+    return QuotaExceeded(
+        f"Your address has {most} connections open or requests in work, the most it may have at "
+        "once (MAX_CONNECTIONS_PER_ADDRESS). Close some, or wait until one has been answered. If "
+        "this is a proxy, its operator should name it in TRUSTED_PROXIES.",
+        retry_after=1,
     )
 
 

@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol, with an end to what never becomes a request.
 
-A head that comes too slowly or grows too large, and bytes that are not HTTP, are answered with a
-problem document as everything else is. Bodies are `intake.py`'s business.
+A head that comes too slowly or grows too large, bytes that are not HTTP, and an address with too
+many connections are answered with a problem document as everything else is. Bodies are
+`intake.py`'s business.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from typing import ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simple_asr.errors import AsrError, RequestTimeout
-from simple_asr.server.middleware import LINGER_BYTES, LINGER_SECONDS, STANDING_HEADERS, HeadLimits
+from simple_asr.server.middleware import (
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    STANDING_HEADERS,
+    HeadLimits,
+    too_many_open,
+)
 from simple_asr.server.problems import HeadersTooLarge, MalformedRequest, problem_response
 from simple_asr.server.record import new_request_id
+from simple_asr.service.peers import UNIX, OpenPerCaller
 
 logger = logging.getLogger("simple_asr.access")
 
@@ -28,6 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. Owned by the event loop, as its base."""
 
     head_limits: ClassVar[HeadLimits]
+    per_address: ClassVar[OpenPerCaller]
     """Set by `bounded_protocol`: uvicorn is told a class, and makes the objects."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
@@ -37,10 +46,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
-        self._await_head()
+        # A socket file has no address, and TRUSTED_PROXIES has a word for that.
+        self.client = self.client or (UNIX, 0)
+        self._has_place = self.per_address.enter(self.client[0])
+        if self._has_place:
+            self._await_head()
+        else:
+            self._refuse(too_many_open(self.per_address.most))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_complete()
+        if self._has_place and self.client is not None:
+            self.per_address.leave(self.client[0])
+            self._has_place = False
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -130,9 +148,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def bounded_protocol(limits: HeadLimits) -> type[BoundedHttpProtocol]:
-    """The protocol of a server with these limits."""
-    return type("HttpProtocol", (BoundedHttpProtocol,), {"head_limits": limits})
+def bounded_protocol(limits: HeadLimits, per_address: OpenPerCaller) -> type[BoundedHttpProtocol]:
+    """The protocol of a server with these limits, and with this count of its connections."""
+    members = {"head_limits": limits, "per_address": per_address}
+    return type("HttpProtocol", (BoundedHttpProtocol,), members)
 
 
 def _on_the_wire(status: int, headers: list[tuple[bytes, bytes]], request_id: str) -> bytes:

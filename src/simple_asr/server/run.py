@@ -22,6 +22,7 @@ from simple_asr.server.json_log import JsonFormatter
 from simple_asr.server.key_reload import reload_keys
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
+from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import read_limits
 from simple_asr.settings import LogFormat, LogLevel, Settings, load_settings
 
@@ -48,21 +49,25 @@ def serve(app: FastAPI, settings: Settings) -> None:
 def build_server(app: FastAPI) -> uvicorn.Server:
     """A uvicorn server for sockets that listen already."""
     services: Services = app.state.services
+    settings = services.settings
+    per_address = OpenPerCaller(
+        settings.max_connections_per_address, Proxies(settings.trusted_proxies)
+    )
     return _Server(
         services,
         uvicorn.Config(
             app,
-            http=bounded_protocol(HeadLimits.from_settings(services.settings)),
+            http=bounded_protocol(HeadLimits.from_settings(settings), per_address),
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
-            # Nothing here looks at the caller's address, so nobody need be believed about it.
+            # `create_app` has the same, for servers of other makes too.
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             # A number of seconds: uvicorn says int, and waits for fractions as well.
-            timeout_graceful_shutdown=math.ceil(services.settings.grace_seconds),
+            timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
         ),
     )
 

@@ -27,10 +27,13 @@ async def index(request: Request, services: TheServices) -> Response:
                 "max_audio_seconds": services.settings.max_audio_seconds,
             },
             "links": {
-                "transcribe": "/transcribe",
-                "health": "/health",
-                "docs": "/docs",
-                "openapi": "/openapi.json",
+                name: services.address(path)
+                for name, path in {
+                    "transcribe": "/transcribe",
+                    "health": "/health",
+                    "docs": "/docs",
+                    "openapi": "/openapi.json",
+                }.items()
             },
         },
         headers={"Vary": "Accept"},

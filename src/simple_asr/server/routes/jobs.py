@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import InvalidParameter, JobNotDone
-from simple_asr.server.dependencies import MAY_TRANSCRIBE, TheServices, known_caller
+from simple_asr.server.dependencies import MAY_TRANSCRIBE, Services, TheServices, known_caller
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi_jobs import (
@@ -82,7 +82,9 @@ async def submit(
         parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
         record_of(request.scope).model = parameters.options.model
         job = await jobs.submit(body.media, parameters, caller.id, idempotency_key)
-    return JSONResponse(_fields(job), 202, headers={"Location": f"/jobs/{job.id}"})
+    return JSONResponse(
+        _fields(job, services), 202, headers={"Location": services.address(f"/jobs/{job.id}")}
+    )
 
 
 @router.get("/jobs", summary="Your jobs, the newest first", responses=JOBS_RESPONSES)
@@ -95,8 +97,10 @@ async def page(
     """`next` is the address of the page after this one, or null."""
     listed = await services.jobs.ask(lambda store: store.page(caller.id, limit + 1, before))
     shown = listed[:limit]
-    following = f"/jobs?limit={limit}&before={shown[-1].id}" if len(listed) > limit else None
-    return JSONResponse({"jobs": [_fields(job) for job in shown], "next": following})
+    following = None
+    if len(listed) > limit:
+        following = services.address(f"/jobs?limit={limit}&before={shown[-1].id}")
+    return JSONResponse({"jobs": [_fields(job, services) for job in shown], "next": following})
 
 
 @router.get("/jobs/{job_id}", summary="A job as it is now", responses=JOB_RESPONSES)
@@ -104,7 +108,7 @@ async def job(job_id: str, services: TheServices, caller: TheCaller) -> JSONResp
     """With `text`, all that is recognised so far."""
     found = await services.jobs.ask(lambda store: store.get(job_id, caller.id))
     transcript = await services.jobs.ask(lambda store: store.transcript(job_id))
-    return JSONResponse({**_fields(found), "text": transcript.text.strip()})
+    return JSONResponse({**_fields(found, services), "text": transcript.text.strip()})
 
 
 @router.get(
@@ -194,7 +198,7 @@ async def cancel(job_id: str, services: TheServices, caller: TheCaller) -> Respo
     if found.has_ended:
         await services.jobs.ask(lambda store: store.remove(job_id, caller.id))
         return Response(status_code=204)
-    return JSONResponse(_fields(await services.jobs.cancel(job_id, caller.id)))
+    return JSONResponse(_fields(await services.jobs.cancel(job_id, caller.id), services))
 
 
 def _check_idempotency_key(key: str | None) -> None:
@@ -244,9 +248,9 @@ def _ended_without_result(job: Job) -> JobNotDone:
     return JobNotDone(f"The job is {job.state}, so there is no whole result.")
 
 
-def _fields(job: Job) -> dict[str, object]:
+def _fields(job: Job, services: Services) -> dict[str, object]:
     eta = job.eta_seconds(time.time())
-    address = f"/jobs/{job.id}"
+    address = services.address(f"/jobs/{job.id}")
     return {
         "id": job.id,
         "state": job.state,

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from simple_asr.server.dependencies import TheServices
+from simple_asr.server.middleware import host_of
 from simple_asr.server.openapi import METRICS_RESPONSES
 from simple_asr.server.problems import NotFound
 from simple_asr.service.metrics import CONTENT_TYPE
+from simple_asr.service.peers import UNIX
 from simple_asr.settings import Settings
 
 router = APIRouter()
@@ -47,9 +49,10 @@ def _may_read(request: Request, settings: Settings) -> bool:
 def _is_from_here(request: Request) -> bool:
     """A proxy on this machine speaks for others, and says so."""
     is_forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
-    if request.client is None or is_forwarded:
-        return False
+    host = host_of(request.scope)
+    if is_forwarded or host == UNIX:
+        return not is_forwarded
     try:
-        return ip_address(request.client.host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False

@@ -57,6 +57,8 @@ def local_server(**settings: object) -> Iterator[LocalServer]:
             "MODEL_DEVICE": "cpu",
             "DEFAULT_MODEL": "base",
             "LOG_LEVEL": "warning",
+            # So that `pid` is the process that works.
+            "SUPERVISE": "false",
             **{name: str(value) for name, value in settings.items()},
         }
         process = subprocess.Popen(

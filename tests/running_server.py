@@ -103,6 +103,11 @@ class RunningServer:
                 ticks += int(fields[13]) + int(fields[14])
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def stop(self) -> int:
+        """The exit status, once SIGTERM has ended it."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(WAIT)
+
     def until(self, holds: Callable[[], bool], what: str) -> None:
         """Waits for what the system alone can tell. Fails after WAIT seconds."""
         deadline = time.monotonic() + WAIT
@@ -114,13 +119,19 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    home: Path, tokenizer: Path | None, *, wrapper: Sequence[str] = (), **settings: object
+    home: Path,
+    tokenizer: Path | None,
+    *,
+    wrapper: Sequence[str] = (),
+    program: str = PROGRAM,
+    **settings: object,
 ) -> Iterator[RunningServer]:
     """A server that is ready. `wrapper` is a command that runs the server's; `home` is empty.
 
-    With a folder that has a tokenizer the model is the fake one, with None the real DEFAULT_MODEL.
+    With a folder that has a tokenizer the model is that of `program`, with None the real
+    DEFAULT_MODEL. It has no parent that would start it again, unless `supervise`.
     """
-    fake, real = ["-c", PROGRAM, str(tokenizer)], ["-m", "simple_asr", "serve"]
+    fake, real = ["-c", program, str(tokenizer)], ["-m", "simple_asr", "serve"]
     (home / "keys.txt").write_text(f"{KEY}\n")
     (home / "keys.txt").chmod(0o600)
     (home / "spool").mkdir()
@@ -130,6 +141,8 @@ def running_server(
             "keys_file": home / "keys.txt",
             "spool_dir": home / "spool",
             "jobs_dir": home / "jobs",
+            # So that the process that is started is the one that serves.
+            "supervise": False,
             **settings,
         }
         environment = {name.upper(): str(value) for name, value in given.items()}

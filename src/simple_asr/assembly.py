@@ -63,6 +63,7 @@ def build_transcriber(
             num_decoders=settings.decoder_processes,
             backlog=backlog,
             on_call=metrics.model_called if metrics is not None else None,
+            min_call_timeout=settings.engine_timeout_seconds,
         )
 
     return ModelPool(

@@ -41,9 +41,9 @@ from simple_asr.errors import (
     StorageFull,
     Unavailable,
 )
-from simple_asr.server import run
 from simple_asr.server.app import create_app
 from simple_asr.server.intake import WRITE_BYTES
+from simple_asr.server.log import configure_logging
 from simple_asr.server.spool import SpoolFile, sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.models import ListedModel
@@ -230,7 +230,7 @@ class Speech:
 
         Raises ModelUnavailable.
         """
-        run.configure_logging(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format)
         self._spool = settings.spool_dir
         self._backlog = Backlog()
         sweep(settings.spool_dir)  # A replica that was killed here left its files.
@@ -349,7 +349,7 @@ class Ingress:
 
     def __init__(self, settings: Settings, replicas: Any) -> None:
         """`replicas` is the handle of the Speech deployment. Raises InvalidKeyFile."""
-        run.configure_logging(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format)
         self._settings = settings
         self._keys = KeyStore(settings.keys_file)
         self._keys.reload()

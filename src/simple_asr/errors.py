@@ -215,6 +215,13 @@ class ModelFailed(Unavailable):
     title = "The model could not be loaded"
 
 
+class EngineLost(Unavailable):
+    """The model answers no more, and what runs it is started anew."""
+
+    code = "engine_lost"
+    title = "Speech recognition is being restarted"
+
+
 class DecoderUnavailable(Unavailable):
     code = "decoder_unavailable"
     title = "No media decoder available"

@@ -263,6 +263,18 @@ class Settings(BaseSettings):
         description="How long requests may go on after the signal to stop. Docker and systemd are "
         "told to wait 40 s: tell them more when you raise this.",
     )
+    engine_timeout_seconds: float = Field(
+        60,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a model call may take at least before the model is given up and the "
+        "server starts anew; more where calls have been measured to be slow. 0: for ever.",
+    )
+    supervise: bool = Field(
+        True,
+        description="Keep a parent process that holds the port and starts the server again when "
+        "it dies or its model hangs (Linux). False: whoever started it is to do that.",
+    )
     drain_seconds: float = Field(
         0,
         ge=0,

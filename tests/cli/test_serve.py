@@ -18,7 +18,7 @@ import httpx
 import pytest
 from typer.testing import Result
 
-from simple_asr.cli import serve
+from simple_asr.cli import serve, serving
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.server import run as runner
 from simple_asr.service.keys import parse_keys
@@ -106,7 +106,8 @@ def slow_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture
 def run_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """As `run`; what the server does to its process is undone in this one."""
-    monkeypatch.setattr(runner, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(serve, "configure_logging", lambda *_: None)
+    monkeypatch.setenv("SUPERVISE", "false")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield run
     for number, handler in handlers.items():
@@ -117,8 +118,8 @@ def run_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of each server that would have run."""
     served: list[Settings] = []
-    monkeypatch.setattr(runner, "serve", lambda _, settings: served.append(settings))
-    monkeypatch.setattr(serve, "build_transcriber", lambda *_: Idle())
+    monkeypatch.setattr(runner, "serve", lambda _, settings, __: served.append(settings))
+    monkeypatch.setattr(serving, "build_transcriber", lambda *_: Idle())
     return served
 
 
@@ -127,7 +128,7 @@ class Idle:
 
     model_state = ModelState("ready", requested="turbo", served="turbo")
 
-    def start(self, on_failure: Callable[[], None]) -> None:
+    def start(self, on_failure: Callable[[], None], on_loss: Callable[[], None]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -253,14 +254,14 @@ def test_rocm_is_told_its_gpu_before_the_model_is_loaded(
     at_load: list[str | None] = []
 
     class Loading(Idle):
-        def start(self, on_failure: Callable[[], None]) -> None:
+        def start(self, on_failure: Callable[[], None], on_loss: Callable[[], None]) -> None:
             at_load.append(os.environ.get("HSA_OVERRIDE_GFX_VERSION"))
 
     Path(".env").write_text(f"HSA_OVERRIDE_GFX_VERSION{line}\n")
     # Has monkeypatch take away what the command leaves in this process.
     monkeypatch.setenv("HSA_OVERRIDE_GFX_VERSION", "")
     monkeypatch.delenv("HSA_OVERRIDE_GFX_VERSION")
-    monkeypatch.setattr(serve, "build_transcriber", lambda *_: Loading())
+    monkeypatch.setattr(serving, "build_transcriber", lambda *_: Loading())
 
     run_here("serve")
 

@@ -16,8 +16,9 @@ from simple_asr.engine.engine import Engine
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.tokens import Tokenizer
+from simple_asr.engine.watch import CallWatch
 from simple_asr.engine.window import Decode, Decoded, Encoded
-from simple_asr.errors import EngineFailed, Overloaded, ShuttingDown
+from simple_asr.errors import EngineFailed, EngineLost, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from tests.support import WAIT, Caller, Silence
 
@@ -343,3 +344,63 @@ def test_every_model_call_is_reported_with_its_windows(backend: FakeBackend) -> 
     engine.close()
 
     assert calls == [("Decode", 1, False), ("Decode", 2, False)]
+
+
+# Faults -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_died_is_a_fault(tokenizer: Tokenizer) -> None:
+    def die(_: Decode) -> Decoded:
+        raise SystemExit  # What no worker catches.
+
+    engine = Engine([FakeBackend(tokenizer, die)], max_batch_size=4, max_requests=10)
+    engine.submit(request(FakeBackend(tokenizer)), Caller())
+    [worker] = [thread for thread in threading.enumerate() if thread.name == "asr-engine-0"]
+    worker.join(WAIT)
+
+    assert engine.fault() == "A worker of the model has died."
+    engine.close()
+
+
+def test_a_call_that_never_returns_is_a_fault_and_an_engine_that_works_has_none(
+    backend: FakeBackend,
+) -> None:
+    clock = Clock()
+    watch = CallWatch(min_timeout=60, clock=clock)
+    engine = Engine([backend], max_batch_size=4, max_requests=10, watch=watch)
+    hold(engine, backend)
+
+    before = engine.fault()
+    clock.now = 61
+    after = engine.fault()
+    backend.gate.set()
+    engine.close()
+
+    assert before is None
+    assert after is not None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_engine_that_is_given_up_tells_all_who_wait_and_all_who_come(
+    engine: Engine, backend: FakeBackend
+) -> None:
+    working, waiting, late = hold(engine, backend), Caller(), Caller()
+    engine.submit(request(backend, beam_size=5), waiting)
+
+    engine.give_up()
+
+    for caller in (working, waiting):
+        with pytest.raises(EngineLost) as lost:
+            caller.transcript()
+        assert lost.value.retry_after
+    with pytest.raises(EngineLost):
+        engine.submit(request(backend), late)
+    with pytest.raises(EngineLost), engine.admission():
+        pass

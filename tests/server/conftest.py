@@ -13,7 +13,8 @@ import pytest
 from fastapi import FastAPI
 
 from simple_asr.server.app import create_app
-from simple_asr.server.run import build_server, listen
+from simple_asr.server.listener import listen
+from simple_asr.server.run import build_server
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings

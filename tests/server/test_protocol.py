@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
@@ -11,9 +13,12 @@ import pytest
 from fastapi import FastAPI
 
 from simple_asr.server.app import create_app
+from simple_asr.server.listener import listen
+from simple_asr.server.run import build_server
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings
+from tests.support import WAIT
 
 
 @pytest.fixture
@@ -193,3 +198,32 @@ def test_a_proxy_may_have_any_number_of_connections(
         connections(port, 20) as made,
     ):
         assert len(made) == 20
+
+
+# The end ----------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_has_connected_as_the_server_stops_may_still_ask(app: FastAPI) -> None:
+    listener = listen("127.0.0.1", 0)
+    server = build_server(app)
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    serving.start()
+
+    with socket.create_connection(listener.getsockname(), timeout=10) as caller:
+        until(lambda: len(server.server_state.connections) == 1)
+        server.should_exit = True
+        until(lambda: not any(one.is_serving() for one in server.servers))
+        caller.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = caller.makefile("rb").read()
+        serving.join(timeout=10)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not serving.is_alive()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for what uvicorn tells nobody."""
+    deadline = time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -20,7 +20,8 @@ import pytest
 from fastapi import FastAPI
 
 from simple_asr.errors import ConfigurationError
-from simple_asr.server.run import build_server, listen
+from simple_asr.server.listener import listen
+from simple_asr.server.run import build_server
 from simple_asr.service.fake import FakeTranscriber
 
 PROGRAM = """
@@ -30,7 +31,8 @@ import sys
 import threading
 from pathlib import Path
 from simple_asr.server.app import create_app
-from simple_asr.server.run import configure_logging, serve
+from simple_asr.server.log import configure_logging
+from simple_asr.server.run import serve
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings

@@ -10,6 +10,7 @@ from simple_asr.errors import (
     AsrError,
     DecoderUnavailable,
     EngineFailed,
+    EngineLost,
     InvalidParameter,
     ModelFailed,
     ModelNotReady,
@@ -60,7 +61,9 @@ def test_what_the_server_lacks_is_tried_again_without_end() -> None:
     assert verdict == TryAgain(7, is_counted=False)
 
 
-@pytest.mark.parametrize("error", [DecoderUnavailable("Killed."), ModelFailed("Not loaded.")])
+@pytest.mark.parametrize(
+    "error", [DecoderUnavailable("Killed."), EngineLost("Wedged."), ModelFailed("Not loaded.")]
+)
 def test_what_the_server_may_lack_for_good_is_tried_a_few_times(error: AsrError) -> None:
     verdicts = [after_error(error, attempts) for attempts in (1, MAX_ATTEMPTS)]
 

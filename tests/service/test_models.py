@@ -18,6 +18,7 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.errors import (
+    EngineLost,
     ModelFailed,
     ModelInUse,
     ModelNotFound,
@@ -26,6 +27,7 @@ from simple_asr.errors import (
     Overloaded,
     ShuttingDown,
 )
+from simple_asr.service import transcriber as transcribing
 from simple_asr.service.models import ListedModel, ModelPool
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
@@ -59,6 +61,7 @@ class Workshop:
     may_load: threading.Event = field(default_factory=threading.Event)
     is_loading: threading.Event = field(default_factory=threading.Event)
     broken: set[str] = field(default_factory=set)
+    min_call_timeout: float = 0
 
     def hold_loads(self) -> None:
         """Those that begin now end when `may_load` is set."""
@@ -74,6 +77,7 @@ class Workshop:
             max_batch_size=4,
             max_requests=8,
             num_decoders=2,
+            min_call_timeout=self.min_call_timeout,
         )
 
     def load(self, name: str) -> LoadedModel:
@@ -388,3 +392,20 @@ def test_two_real_models_are_served_side_by_side(
     assert [transcript.model for transcript in transcripts] == ["tiny.en", "base"]
     assert all("brown fox" in transcript.text for transcript in transcripts)
     pool.close()
+
+
+def test_where_any_model_hangs_nobody_is_admitted_any_more(
+    pool: ModelPool, workshop: Workshop, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcribing, "WATCH_SECONDS", 0.01)
+    workshop.min_call_timeout = 0.2
+    pool.load("tiny")
+    pool.wait_until_loaded("tiny")
+    workshop.backends["tiny"][0].gate.clear()
+
+    with pytest.raises(EngineLost):
+        asyncio.run(pool.transcribe(media, asking("tiny")))
+
+    assert pool.model_state.status == "restarting"
+    with pytest.raises(EngineLost):
+        asyncio.run(pool.transcribe(media, asking(None)))

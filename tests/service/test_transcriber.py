@@ -20,12 +20,14 @@ from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded
 from simple_asr.errors import (
+    EngineLost,
     InvalidParameter,
     ModelNotReady,
     ModelUnavailable,
     Overloaded,
     UnreadableMedia,
 )
+from simple_asr.service import transcriber as transcribing
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
@@ -50,7 +52,9 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
     made = []
 
     def make(
-        load: Callable[[], LoadedModel] = lambda: LoadedModel([backend]), max_requests: int = 8
+        load: Callable[[], LoadedModel] = lambda: LoadedModel([backend]),
+        max_requests: int = 8,
+        min_call_timeout: float = 0,
     ) -> LocalTranscriber:
         transcriber = LocalTranscriber(
             DecoderPool(1, DecodeLimits(), spool),
@@ -60,6 +64,7 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
             max_batch_size=4,
             max_requests=max_requests,
             num_decoders=1,
+            min_call_timeout=min_call_timeout,
         )
         made.append(transcriber)
         return transcriber
@@ -505,3 +510,26 @@ def test_what_is_made_up_is_flagged_and_what_is_said_is_not(
     assert noise.segments
     assert all("no_voice" in (segment.hallucination or ()) for segment in noise.segments)
     assert [segment.hallucination for segment in speech.segments] == [()] * len(speech.segments)
+
+
+# An engine that is lost -------------------------------------------------------------------------
+
+
+def test_a_model_that_hangs_is_given_up_and_everybody_is_told(
+    build: Build, backend: FakeBackend, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcribing, "WATCH_SECONDS", 0.01)
+    is_lost = threading.Event()
+    transcriber = build(min_call_timeout=0.2)
+    transcriber.start(on_loss=is_lost.set)
+    transcriber.wait_until_loaded()
+    backend.gate.clear()
+
+    with pytest.raises(EngineLost):
+        asyncio.run(transcriber.transcribe(media, ENGLISH))
+
+    assert is_lost.wait(WAIT)
+    assert transcriber.model_state.status == "restarting"
+    assert "has not returned" in transcriber.model_state.reason
+    with pytest.raises(EngineLost):
+        asyncio.run(transcriber.transcribe(media, ENGLISH))

@@ -32,7 +32,7 @@ from simple_asr.engine.hub import Hub
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.tuning import cpu_flags
 from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
-from simple_asr.server.run import listen
+from simple_asr.server.listener import listen
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 

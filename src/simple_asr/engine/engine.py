@@ -20,6 +20,7 @@ from simple_asr.engine.request import Request
 from simple_asr.engine.scheduler import Scheduler
 from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
+from simple_asr.engine.watch import CallWatch, work_of
 from simple_asr.engine.window import (
     Align,
     Answer,
@@ -30,7 +31,7 @@ from simple_asr.engine.window import (
     Window,
     WindowAudio,
 )
-from simple_asr.errors import AsrError, EngineFailed, Overloaded, ShuttingDown
+from simple_asr.errors import AsrError, EngineFailed, EngineLost, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Event
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Engine:
         max_batch_size: int,
         max_requests: int,
         on_call: OnCall = _no_one,
+        watch: CallWatch | None = None,
     ) -> None:
         """Starts one thread for each of `backends`, which then belongs to it."""
         self._scheduler = Scheduler(max_batch_size)
@@ -85,6 +87,8 @@ class Engine:
         self._num_admitted = 0
         self._listeners: dict[Request, Listener] = {}
         self._is_closing = False
+        self._is_lost = False
+        self._watch = watch or CallWatch(min_timeout=0)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self.statistics = Statistics()
@@ -110,11 +114,10 @@ class Engine:
     def admission(self) -> Iterator[None]:
         """A place among `max_requests`, taken before any work is done for a caller.
 
-        Raises Overloaded or ShuttingDown at once, with nothing queued.
+        Raises Overloaded, ShuttingDown or EngineLost at once, with nothing queued.
         """
         with self._lock:
-            if self._is_closing:
-                raise ShuttingDown("The server is shutting down. Send the request again shortly.")
+            self._check_open()
             if self._num_admitted >= self._max_requests:
                 raise Overloaded(
                     f"{self._max_requests} requests are being worked on, which is this server's "
@@ -129,10 +132,9 @@ class Engine:
                 self._num_admitted -= 1
 
     def submit(self, request: Request, listener: Listener) -> None:
-        """Starts an admitted caller's request. Raises ShuttingDown."""
+        """Starts an admitted caller's request. Raises ShuttingDown, EngineLost."""
         with self._work:
-            if self._is_closing:
-                raise ShuttingDown("The server is shutting down. Send the request again shortly.")
+            self._check_open()
             events, windows = request.start()
             self._listeners[request] = listener
             self._publish(request, events, windows)
@@ -141,6 +143,20 @@ class Engine:
         """Frees the request's windows before the next model call. It hears nothing more."""
         with self._lock:
             self._forget(request)
+
+    def fault(self) -> str | None:
+        """Why it cannot go on, for the log; None while it can."""
+        with self._lock:
+            if self._is_closing or all(thread.is_alive() for thread in self._threads):
+                return self._watch.overdue()
+        return "A worker of the model has died."
+
+    def give_up(self) -> None:
+        """Fails all who wait, and all who come, with EngineLost: after a fault nothing is sure."""
+        with self._work:
+            self._is_lost = True
+            for request in list(self._listeners):
+                self._fail(request, engine_lost())
 
     def close(self, timeout: float = 5.0) -> None:
         """Ends the workers after their present call; what still waits fails with ShuttingDown."""
@@ -192,7 +208,8 @@ class Engine:
         step = windows[0].key.kind.__name__
         began = time.monotonic()
         try:
-            answers = list(zip(windows, ask(backend, windows), strict=True))
+            with self._watch.call(backend, work_of(windows)):
+                answers = list(zip(windows, ask(backend, windows), strict=True))
         except Exception as error:
             with self._lock:
                 self.statistics.num_failed_batches += 1
@@ -243,7 +260,8 @@ class Engine:
         if not windows:
             return []
         try:
-            encode(backend, windows, self._spectrograms)
+            with self._watch.call(backend, len(windows)):
+                encode(backend, windows, self._spectrograms)
         except Exception:
             if len(windows) > 1:  # the failure of one costs no other
                 return [heard for window in windows for heard in self._hear(backend, [window])]
@@ -269,6 +287,12 @@ class Engine:
             self._publish(request, events, windows)
 
     # Under the lock ------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise ShuttingDown("The server is shutting down. Send the request again shortly.")
+        if self._is_lost:
+            raise engine_lost()
 
     def _publish(
         self, request: Request, events: Sequence[Event], windows: Sequence[Window]
@@ -301,6 +325,15 @@ class Engine:
     def _forget(self, request: Request) -> None:
         self._listeners.pop(request, None)
         self._scheduler.remove(request)
+
+
+def engine_lost() -> EngineLost:
+    """What callers are told."""
+    return EngineLost(
+        "Speech recognition has stopped answering and is being started again. Send the request "
+        "again shortly.",
+        retry_after=10,
+    )
 
 
 def _tell(listener: Listener, event: Event | AsrError) -> None:

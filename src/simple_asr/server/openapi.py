@@ -260,11 +260,12 @@ INFERENCE_OPERATION = _dialect_operation(
 
 # The other routes --------------------------------------------------------------------------------
 
+_HEALTH_STATES = ["healthy", "degraded", "loading", "failed", "restarting"]
 _HEALTH: JsonSchema = {
     "type": "object",
     "required": ["status", "model_loaded", "model_name"],
     "properties": {
-        "status": {"type": "string", "enum": ["healthy", "degraded", "loading", "failed"]},
+        "status": {"type": "string", "enum": _HEALTH_STATES},
         "model_loaded": {"type": "boolean"},
         "model_name": {"type": "string", "description": "The model that is served."},
         "requested_model": {"type": "string", "description": "Where another one is served."},
@@ -284,7 +285,7 @@ HEALTH_RESPONSES: Responses = {
         {"status": "healthy", "model_loaded": True, "model_name": "turbo"},
     ),
     503: _json_response(
-        "The model is loading, or failed to load.",
+        "The model is loading, failed to load, or hangs and is started anew.",
         _HEALTH,
         {"status": "loading", "model_loaded": False, "model_name": "turbo"},
     ),
@@ -295,8 +296,8 @@ LIVE_RESPONSES: Responses = {200: _json_response("Always.", _STATUS, {"status": 
 READY_RESPONSES: Responses = {
     200: _json_response("One real inference has succeeded.", _STATUS, {"status": "ready"}),
     503: _json_response(
-        "Not yet (`loading`, `failed`), not now (`storage_low`: the disk is nearly full), or not "
-        "any more (`stopping`).",
+        "Not yet (`loading`, `failed`), not now (`storage_low`: the disk is nearly full; "
+        "`restarting`: the model hung), or not any more (`stopping`).",
         _STATUS,
         {"status": "loading"},
     ),

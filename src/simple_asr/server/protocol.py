@@ -30,6 +30,8 @@ logger = logging.getLogger("simple_asr.access")
 
 # A bound for memory alone: the limit callers meet, a quarter of this, is HeaderLimits'.
 MEMORY_FACTOR = 4
+# How long a stop waits for the request of a caller who has just connected.
+FIRST_WORD_SECONDS = 1.0
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -42,6 +44,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         super().connection_made(transport)
         self._is_refused = False
+        self._is_last = False
         self._dropped = 0
         self._is_in_head = True
         self._head_bytes = 0
@@ -84,6 +87,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete()
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Called as the server stops. Who has connected, and not asked yet, is about to."""
+        if self.cycle is not None:
+            super().shutdown()
+            return
+        self._is_last = True
+        self.loop.call_later(FIRST_WORD_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the base's signature
         """Called by the base for bytes that are not HTTP; `msg` says no more than that."""

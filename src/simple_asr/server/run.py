@@ -1,10 +1,9 @@
-"""Runs the app under uvicorn until a signal ends it: sockets, signals, log format."""
+"""Runs the app under uvicorn until a signal ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import logging.config
 import math
 import os
 import signal
@@ -16,37 +15,39 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from simple_asr.errors import AsrError, ConfigurationError
+from simple_asr.errors import AsrError
 from simple_asr.server.dependencies import Services
-from simple_asr.server.json_log import JsonFormatter
 from simple_asr.server.key_reload import reload_keys
+from simple_asr.server.listener import listen
+from simple_asr.server.log import set_log_level
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
+from simple_asr.server.supervisor import BEAT_SECONDS, Supervised
 from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import read_limits
-from simple_asr.settings import LogFormat, LogLevel, Settings, load_settings
+from simple_asr.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15
 # What is left for the end itself after the requests' grace, before the process ends regardless.
 END_SECONDS = 1.5
-BACKLOG = 1024
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
+def serve(app: FastAPI, settings: Settings, supervised: Supervised | None = None) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests finish for `grace_seconds`.
 
     A second such signal ends the process at once. SIGHUP reloads keys, their limits, and the log
     level. Raises ConfigurationError when the address cannot be had. Logs nothing that
-    `configure_logging` has not been called for.
+    `configure_logging` has not been called for. Whoever is `supervised` is given the socket, and
+    says that it lives.
     """
-    with listen(settings.host, settings.port) as listener:
+    with supervised.listener if supervised else listen(settings.host, settings.port) as listener:
         logger.info("Listening on http://%s:%d", *_address(listener))
-        build_server(app).run(sockets=[listener])
+        build_server(app, supervised).run(sockets=[listener])
 
 
-def build_server(app: FastAPI) -> uvicorn.Server:
+def build_server(app: FastAPI, supervised: Supervised | None = None) -> uvicorn.Server:
     """A uvicorn server for sockets that listen already."""
     services: Services = app.state.services
     settings = services.settings
@@ -55,6 +56,7 @@ def build_server(app: FastAPI) -> uvicorn.Server:
     )
     return _Server(
         services,
+        supervised,
         uvicorn.Config(
             app,
             http=bounded_protocol(HeadLimits.from_settings(settings), per_address),
@@ -72,52 +74,15 @@ def build_server(app: FastAPI) -> uvicorn.Server:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Stop what listens there, or "
-            "set HOST and PORT to an address of this machine that is free."
-        ) from None
-
-
-def configure_logging(level: LogLevel, form: LogFormat = "text") -> None:
-    """One line per event to standard error, as text (then with tracebacks below) or as JSON."""
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {
-                "text": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
-                "json": {"()": JsonFormatter},
-            },
-            "handlers": {
-                "stderr": {
-                    "class": "logging.StreamHandler",
-                    "formatter": form,
-                },
-            },
-            "root": {"handlers": ["stderr"], "level": level.upper()},
-            # It warns of every malformed upload, and so does the request's own line.
-            "loggers": {"python_multipart": {"level": "ERROR"}},
-        }
-    )
-
-
-def set_log_level(level: LogLevel) -> None:
-    """From now on, for every logger."""
-    logging.getLogger().setLevel(level.upper())
-
-
 class _Server(uvicorn.Server):
     """Owned by the event loop. `_accepts_until` is None until a signal has asked for the end."""
 
-    def __init__(self, services: Services, config: uvicorn.Config) -> None:
+    def __init__(
+        self, services: Services, supervised: Supervised | None, config: uvicorn.Config
+    ) -> None:
         super().__init__(config)
         self._services = services
+        self._supervised = supervised
         self._accepts_until: float | None = None
         self._reloading: asyncio.Future[None] | None = None
 
@@ -126,7 +91,11 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        await super().serve(sockets)
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            await super().serve(sockets)
+        finally:
+            beating.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end; the second is the end."""
@@ -142,6 +111,13 @@ class _Server(uvicorn.Server):
         """Whether to stop listening; till then /health/ready sends callers elsewhere."""
         should_exit = await super().on_tick(counter)
         return should_exit and time.monotonic() >= (self._accepts_until or 0)
+
+    async def _beat(self) -> None:
+        """Tells the parent, if any, that the event loop goes round, and whether the model works."""
+        while self._supervised is not None:
+            state = self._services.transcriber.model_state
+            self._supervised.beat(is_ready=state.status == "ready")
+            await asyncio.sleep(BEAT_SECONDS)
 
     def _hang_up(self) -> None:
         # Kept, since the loop itself holds its tasks by weak references alone.

@@ -12,7 +12,7 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, EmptyMedia, ModelInUse, ModelNotFound, ModelNotReady
 from simple_asr.service.labels import label
-from simple_asr.service.models import ListedModel, ModelPlace, goes_by
+from simple_asr.service.models import PLACES, ListedModel, ModelPlace, goes_by
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Effective, Processing, Segment, Transcript
@@ -135,7 +135,7 @@ class FakeTranscriber:
         raise AssertionError("events ends with Done")
 
     def models(self) -> list[ListedModel]:
-        state = "loaded" if self.state.status == "ready" else self.state.status
+        state = PLACES[self.state.status]
         default = ListedModel(self.state.served, state, 1_617_884_929, is_default=True)
         return [default, *self.others.values()]
 

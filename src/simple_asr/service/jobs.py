@@ -12,6 +12,7 @@ from typing import Literal
 from simple_asr.errors import (
     AsrError,
     DecoderUnavailable,
+    EngineLost,
     MediaError,
     ModelFailed,
     RequestError,
@@ -147,9 +148,9 @@ def after_error(error: Exception, attempts: int) -> TryAgain | Failure:
     """What becomes of a job whose work ended with `error`, the `attempts`th time.
 
     What the file or the parameters are to blame for never goes away; what the server lacks does,
-    unless it is this file that kills decoders, or a model that can never be loaded.
+    unless it is this file that kills decoders or the engine, or a model that can never be loaded.
     """
-    may_stay = isinstance(error, (DecoderUnavailable, ModelFailed))
+    may_stay = isinstance(error, (DecoderUnavailable, EngineLost, ModelFailed))
     if isinstance(error, (Unavailable, StorageFull)) and not may_stay:
         return TryAgain(error.retry_after or RETRY_SECONDS, is_counted=False)
     if isinstance(error, (RequestError, MediaError)):

@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from simple_asr.engine.catalogue import find_model
+from simple_asr.engine.engine import engine_lost
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
@@ -40,6 +41,12 @@ _LOOKS = 10
 
 
 ModelPlace = Literal["loaded", "loading", "failed", "local", "known"]
+PLACES: dict[str, ModelPlace] = {
+    "ready": "loaded",
+    "loading": "loading",
+    "failed": "failed",
+    "restarting": "loading",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,8 @@ class ModelPool:
         self._opened: dict[str, _Opened] = {}
         self._failed: set[str] = set()
         self._num_requests = 0
+        self._is_lost = threading.Event()
+        self._on_loss: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._threads = ThreadPoolExecutor(thread_name_prefix="asr-models")
@@ -147,16 +156,32 @@ class ModelPool:
 
     @property
     def model_state(self) -> ModelState:
-        return self._default.model_state
+        """The default model's; `restarting` once any model's engine answers no more."""
+        state = self._default.model_state
+        return replace(state, status="restarting") if self._is_lost.is_set() else state
 
-    def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
-        """Begins to load the default model and returns at once."""
+    def start(
+        self,
+        on_failure: Callable[[], None] = lambda: None,
+        on_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins to load the default model and returns at once.
+
+        `on_failure` is called where that fails, `on_loss` once an engine answers no more: then
+        nobody is admitted, and only another process can go on.
+        """
+        self._on_loss = on_loss
         sizes = {model.name: model.num_bytes for model in self._known_models()}
         requested = self.model_state.requested
         self._shelf.add(requested, sizes.get(_canonical(requested), 0), self._clock(), is_kept=True)
-        self._default.start(on_failure)
+        self._default.start(on_failure, self._lose)
         if self._idle_seconds:
             self._cleaner.start()
+
+    def _lose(self) -> None:
+        if not self._is_lost.is_set():
+            self._is_lost.set()
+            self._on_loss()
 
     def wait_until_loaded(self, name: str | None = None) -> ModelState:
         """Waits for a model that was begun to load; the default one unless another is named."""
@@ -206,7 +231,9 @@ class ModelPool:
 
     @contextmanager
     def _admission(self) -> Iterator[None]:
-        """A place among those of all models. Raises Overloaded."""
+        """A place among those of all models. Raises Overloaded, EngineLost."""
+        if self._is_lost.is_set():
+            raise engine_lost()
         with self._lock:
             if self._num_requests >= self._max_requests:
                 raise Overloaded(
@@ -315,7 +342,7 @@ class ModelPool:
         state = self.model_state
         return ListedModel(
             state.served,
-            "loaded" if state.status == "ready" else state.status,
+            PLACES[state.status],
             sizes.get(_canonical(state.served), 0),
             num_requests=self._default.num_requests,
             is_default=True,
@@ -380,7 +407,7 @@ class ModelPool:
         """In a thread: first those that make room are ended."""
         try:
             _close_all(leaving)
-            transcriber.start()
+            transcriber.start(on_loss=self._lose)
             state = transcriber.wait_until_loaded()
             if state.status != "ready":
                 with self._lock:

@@ -23,11 +23,12 @@ from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
-from simple_asr.engine.engine import Engine, Listener, OnCall, warm_up
+from simple_asr.engine.engine import Engine, Listener, OnCall, engine_lost, warm_up
 from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
+from simple_asr.engine.watch import CallWatch
 from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, Cancelled, ModelNotReady
 from simple_asr.service.backlog import Backlog
@@ -38,15 +39,19 @@ from simple_asr.transcript.model import Transcript
 
 logger = logging.getLogger(__name__)
 
+# How often the engine is looked after.
+WATCH_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """`ready` only after one real inference. `served` differs from `requested` on a fallback.
 
-    `reason` is a sentence for the operator: why it is loading, degraded or failed.
+    After `ready` may come `restarting`, which nothing follows in this process: its engine answers
+    no more. `reason` is a sentence for the operator: why it is what it is.
     """
 
-    status: Literal["loading", "ready", "failed"]
+    status: Literal["loading", "ready", "failed", "restarting"]
     requested: str
     served: str
     reason: str = ""
@@ -137,7 +142,7 @@ class LocalTranscriber:
 
     Loading runs in a thread of its own, so that the doors answer meanwhile. That thread sets
     `_engine`, `_model`, `_speech` and `_state`, each once, as whole objects; `_lock` orders that
-    against `close`.
+    against `close`. Then it looks after the engine: a state of `restarting` is its last word.
     """
 
     def __init__(
@@ -152,11 +157,12 @@ class LocalTranscriber:
         num_decoders: int,
         backlog: Backlog | None = None,
         on_call: OnCall | None = None,
+        min_call_timeout: float = 0,
     ) -> None:
         """`load` is called once by `start`; `shortcuts` count where a request names none.
 
         `num_decoders` files are decoded at a time; `backlog` bounds the audio in work; `on_call` is
-        told of each model call.
+        told of each model call, which may take `min_call_timeout` seconds at least (0: for ever).
         """
         self._backlog = backlog or Backlog(math.inf)
         self._engine_options = {} if on_call is None else {"on_call": on_call}
@@ -164,12 +170,15 @@ class LocalTranscriber:
         self._load = load
         self._shortcuts_by_default = shortcuts
         self._speech: SpeechDetector | None = None
-        self._is_closed = False
+        self._is_closed = threading.Event()
         self._lock = threading.Lock()
+        self._is_decided = threading.Event()
+        self._min_call_timeout = min_call_timeout
         self._max_batch_size = max_batch_size
         self._max_requests = max_requests
         self._state = ModelState("loading", model_name, model_name, "The model is being loaded.")
         self._on_failure: Callable[[], None] = lambda: None
+        self._on_loss: Callable[[], None] = lambda: None
         self._engine: Engine | None = None
         self._model: Backend | None = None
         self._loader = threading.Thread(target=self._load_model, name="asr-loader", daemon=True)
@@ -186,20 +195,28 @@ class LocalTranscriber:
         """Requests admitted and not ended."""
         return 0 if self._engine is None else self._engine.num_admitted
 
-    def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
-        """Begins to load the model and returns at once. `on_failure` is called by the loader."""
-        self._on_failure = on_failure
+    def start(
+        self,
+        on_failure: Callable[[], None] = lambda: None,
+        on_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins to load the model and returns at once.
+
+        From the loader's thread, `on_failure` is called where that fails, and `on_loss` when the
+        engine later answers no more: only another process can then.
+        """
+        self._on_failure, self._on_loss = on_failure, on_loss
         self._loader.start()
 
     def wait_until_loaded(self) -> ModelState:
         """Waits for `start`'s outcome, ready or failed."""
-        self._loader.join()
+        self._is_decided.wait()
         return self._state
 
     def close(self) -> None:
         """Fails what is in work and ends threads and child processes. Nobody is told any more."""
         with self._lock:
-            self._is_closed = True
+            self._is_closed.set()
         if self._engine is not None:
             self._engine.close()
         self._decoding.shutdown(wait=False, cancel_futures=True)
@@ -388,6 +405,8 @@ class LocalTranscriber:
 
     def _ready(self) -> tuple[Engine, Backend]:
         engine, model = self._engine, self._model
+        if self._state.status == "restarting":
+            raise engine_lost()
         if engine is None or model is None:
             raise ModelNotReady(_NOT_READY[self._state.status], retry_after=5)
         return engine, model
@@ -397,8 +416,7 @@ class LocalTranscriber:
         try:
             self._speech = SpeechDetector()
             loaded = self._load()
-            for backend in loaded.backends:
-                warm_up(backend)
+            window_seconds = max(_seconds_of(warm_up, backend) for backend in loaded.backends)
         except AsrError as error:
             logger.error("The model could not be loaded: %s", error.detail)
             self._fail(error.detail)
@@ -406,25 +424,40 @@ class LocalTranscriber:
             logger.exception("The model could not be loaded")
             self._fail(f"The model could not be loaded: {type(error).__name__}: {error}")
         else:
-            self._open(loaded, time.monotonic() - started)
+            self._open(loaded, window_seconds, time.monotonic() - started)
+        finally:
+            self._is_decided.set()
+        self._look_after_engine()
 
     def _fail(self, reason: str) -> None:
         with self._lock:
             self._state = replace(self._state, status="failed", reason=reason)
-            is_closed = self._is_closed
-        if not is_closed:
+        if not self._is_closed.is_set():
             self._on_failure()
 
-    def _open(self, loaded: LoadedModel, seconds: float) -> None:
+    def _look_after_engine(self) -> None:
+        """Until the end, or until there is nothing left to look after."""
+        engine = self._engine
+        while engine is not None and not self._is_closed.wait(WATCH_SECONDS):
+            fault = engine.fault()
+            if fault is not None:
+                logger.critical("Speech recognition is given up. %s", fault)
+                self._state = replace(self._state, status="restarting", reason=fault)
+                engine.give_up()
+                self._on_loss()
+                return
+
+    def _open(self, loaded: LoadedModel, window_seconds: float, seconds: float) -> None:
         info = loaded.backends[0].info
         with self._lock:
-            if self._is_closed:
+            if self._is_closed.is_set():
                 return
             self._model = loaded.backends[0]
             self._engine = Engine(
                 loaded.backends,
                 max_batch_size=self._max_batch_size or info.batch_size,
                 max_requests=self._max_requests,
+                watch=CallWatch(self._min_call_timeout, window_seconds),
                 **self._engine_options,
             )
             self._state = replace(
@@ -460,6 +493,12 @@ class _WatchedLogMel(LogMel):
     def opening(self) -> NDArray[np.float32]:
         self._on_heard()
         return super().opening()
+
+
+def _seconds_of(work: Callable[[Backend], None], backend: Backend) -> float:
+    began = time.monotonic()
+    work(backend)
+    return time.monotonic() - began
 
 
 def _close_result(decoding: Future[DecodedAudio]) -> None:

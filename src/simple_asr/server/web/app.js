@@ -85,7 +85,7 @@ async function showServer() {
 }
 
 function modelSentence({ status, model_name: name, requested_model: wanted }) {
-  if (status === "loading") return t("modelLoading");
+  if (status === "loading" || status === "restarting") return t("modelLoading");
   if (status === "failed") return t("modelFailed");
   return wanted ? t("modelInstead", { name, wanted }) : t("modelServed", { name });
 }

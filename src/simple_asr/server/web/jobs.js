@@ -171,7 +171,7 @@ export class Queue {
       const { status } = await health().catch(() => {
         throw new Disconnected();
       });
-      if (status !== "loading") return;
+      if (status !== "loading" && status !== "restarting") return;
       await this.#pause(job, "loading", LOADING_PAUSE);
     }
   }

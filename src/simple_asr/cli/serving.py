@@ -1,0 +1,110 @@
+"""Puts the server together from its settings, and runs it in this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import NoReturn
+
+import typer
+
+from simple_asr.assembly import build_transcriber
+from simple_asr.cli.progress import download_log
+from simple_asr.errors import ModelUnavailable
+from simple_asr.server import run
+from simple_asr.server.app import create_app
+from simple_asr.server.supervisor import EXIT_AGAIN, Supervised, end_now
+from simple_asr.service.keys import KeyStore
+from simple_asr.service.metrics import Metrics
+from simple_asr.service.models import ModelPool
+from simple_asr.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def serve_until_stopped(settings: Settings, supervised: Supervised | None) -> None:
+    """Raises ModelUnavailable and other errors of the set-up.
+
+    Ends the process with EXIT_AGAIN where a model's engine answers no more.
+    """
+    _take_signals()
+    key_store = open_key_store(settings)
+    metrics = Metrics()
+    metrics.count(
+        "asr_restarts",
+        "Servers that died or hung before this one.",
+        lambda: supervised.num_deaths if supervised else 0,
+    )
+    transcriber = build_transcriber(settings, download_log(), metrics)
+    try:
+        with suppress(SystemExit):  # how a signal ends it
+            transcriber.start(_stop, on_loss=lambda: _stop_when_told(transcriber, settings))
+            app = create_app(settings, transcriber, key_store, metrics=metrics)
+            run.serve(app, settings, supervised)
+    finally:
+        # The loader's word that it failed may come this late, and must not end it with success.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if transcriber.model_state.status == "restarting":
+            end_now(EXIT_AGAIN)  # To close what hangs would hang.
+        transcriber.close()
+    if transcriber.model_state.status == "failed":
+        raise ModelUnavailable(transcriber.model_state.reason)
+
+
+def _stop() -> None:
+    """Ends this process as an operator would: a server without a model is of no use."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop_when_told(transcriber: ModelPool, settings: Settings) -> None:
+    """The same, once everybody who waits has been told, or has had the time of a stop."""
+    deadline = time.monotonic() + settings.grace_seconds
+    while transcriber.num_requests and time.monotonic() < deadline:
+        time.sleep(0.1)
+    _stop()
+
+
+def _take_signals() -> None:
+    """For the time before and after the server's own handlers are there."""
+    # Uvicorn, once it has stopped, sends itself the SIGTERM again; by default that is death by it.
+    signal.signal(signal.SIGTERM, _end_with_success)
+    # The keys are about to be read anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _end_with_success(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+def open_key_store(settings: Settings) -> KeyStore:
+    """The keys in force; a new one where there is no key file yet. Raises InvalidKeyFile."""
+    key_store = KeyStore(settings.keys_file)
+    new_key = key_store.create_if_missing()
+    if new_key is not None:
+        _show_new_key(new_key, settings)
+    key_store.reload()
+    return key_store
+
+
+def _show_new_key(key: str, settings: Settings) -> None:
+    """This once, on standard output; the log, on standard error, never has it."""
+    typer.echo(f"\nA new API key, which is kept in {settings.keys_file}:\n\n  {key}\n")
+    typer.echo(f"To transcribe a file:\n\n  {_curl(key, settings)}\n")
+
+
+def _curl(key: str, settings: Settings) -> str:
+    return (
+        f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav '
+        f"http://{_reachable(settings.host)}:{settings.port}/transcribe"
+    )
+
+
+def _reachable(host: str) -> str:
+    """What to write in an address for the host that is listened on."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared with, not listened on)
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,13 +46,14 @@ def window_result(
 def best_hypothesis(hypotheses: Sequence[Hypothesis], length_penalty: float | None) -> Hypothesis:
     """The likeliest for its length: the sum over the length, or over Google NMT's penalty.
 
+    One without a token has no length and ranks last; openai-whisper raises on it.
     Source: openai/whisper, decoding.py, `MaximumLikelihoodRanker`; Wu et al. 2016, equation 14.
     """
 
     def score(hypothesis: Hypothesis) -> float:
         length = len(hypothesis.tokens)
         penalty = ((5 + length) / 6) ** length_penalty if length_penalty is not None else length
-        return hypothesis.sum_logprob / penalty if penalty else hypothesis.sum_logprob
+        return hypothesis.sum_logprob / penalty if penalty else -math.inf
 
     return max(hypotheses, key=score)
 

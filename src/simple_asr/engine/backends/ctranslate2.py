@@ -1,7 +1,11 @@
-"""Whisper on CTranslate2: the only importer of ctranslate2."""
+"""Whisper on CTranslate2: the only importer of ctranslate2.
+
+On a CPU it hears and times words, and `decoder` writes the text.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +20,8 @@ from numpy.typing import NDArray
 
 from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.backends.base import ModelInfo
+from simple_asr.engine.backends.decoder import Decoder
+from simple_asr.engine.generation import generate
 from simple_asr.engine.search import decode_after_prefix
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
@@ -30,6 +36,8 @@ from simple_asr.engine.window import (
 )
 from simple_asr.errors import ModelUnavailable
 
+_log = logging.getLogger(__name__)
+
 _HOPELESS = -100.0
 """A sum of log-probabilities below that of any text."""
 
@@ -38,6 +46,10 @@ _MAX_CPU_WORKERS = 8
 
 # A CPU's workers get weights of their own only where the file is this small beside all memory.
 _LARGEST_SHARE_OF_MEMORY = 1 / 16
+
+# Number formats, as CTranslate2 calls what it chose, that the decoder for CPUs has: whether its
+# weights are integers.
+_IS_QUANTIZED = {"int8": True, "int8_float32": True, "float32": False}
 
 # On a GPU a worker prepares its next windows while another's are computed. Two workers with 16
 # windows were best, or within a tenth of it, in both shapes measured (docs/benchmarks.md).
@@ -75,7 +87,20 @@ def load_replicas(
     else:
         models = _cpu_models(name, folder, compute_type, num_threads)
     tokenizer = Tokenizer.from_folder(folder)
-    return [CTranslate2Backend(name, model, tokenizer) for model in models]
+    with models[0].in_use() as model:
+        decoder = _decoder(name, folder, model.device, model.compute_type)
+    return [CTranslate2Backend(name, model, tokenizer, decoder=decoder) for model in models]
+
+
+def _decoder(name: str, folder: Path, device: str, compute_type: str) -> Decoder | None:
+    """The decoder that all workers share; None where CTranslate2's own is used."""
+    if device != "cpu" or compute_type not in _IS_QUANTIZED:
+        return None
+    try:
+        return Decoder(folder, is_quantized=_IS_QUANTIZED[compute_type])
+    except ValueError as error:
+        _log.warning("%s is decoded by CTranslate2, several times slower: %s", name, error)
+        return None
 
 
 def _gpu_models(name: str, folder: Path, compute_type: str) -> list[SharedModel]:
@@ -237,10 +262,12 @@ class CTranslate2Backend:
         tokenizer: Tokenizer,
         *,
         encode_batch_size: int | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
-        """`encode_batch_size` None is what suits the device."""
+        """`encode_batch_size` None is what suits the device; `decoder` None is CTranslate2's."""
         self.model = model
         self._tokenizer = tokenizer
+        self._decoder = decoder
         with model.in_use() as loaded:
             is_on_gpu = loaded.device == "cuda"
             self._info = ModelInfo(
@@ -280,6 +307,10 @@ class CTranslate2Backend:
         ]
 
     def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+        if self._decoder:
+            with self.model.in_use(), _together(encoded) as rows:
+                heard = self._decoder.hear(np.asarray(rows))
+            return generate(heard, self._tokenizer, steps)
         if steps[0].prompt.num_prefix_tokens and self._writes_timestamps(steps[0]):
             return [self._decode_after_prefix(*row) for row in zip(encoded, steps, strict=True)]
         return self._generate(encoded, steps)
@@ -332,6 +363,7 @@ class CTranslate2Backend:
 
     def close(self) -> None:
         self.model.unload()
+        self._decoder = None
 
 
 def _max_length(step: Decode) -> int:

@@ -1,0 +1,300 @@
+"""Whisper's search for what was said: greedy, by samples or by beams, under its rules.
+
+Source of all of it: openai/whisper, decoding.py. Pure but for `Reader`, which is the model, and
+the samples' dice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_asr.engine.tokens import LAST_TIMESTAMP, Tokenizer
+from simple_asr.engine.window import Decode, Decoded, Hypothesis
+
+Logits = NDArray[np.float32]
+"""For each token of the vocabulary, the log of its probability but for a constant."""
+
+
+class Reader(Protocol):
+    """A model that reads what is written about several windows, in as many rows each."""
+
+    def read_prompt(self, tokens: NDArray[np.int64], wanted: Sequence[int]) -> Logits:
+        """Reads prompts, shape (windows, tokens). What follows the tokens at places `wanted`."""
+        ...
+
+    def read(self, tokens: NDArray[np.int64]) -> Logits:
+        """Reads a token a row. Returns the shape (rows, vocabulary)."""
+        ...
+
+    def keep_rows(self, rows: NDArray[np.int64]) -> None:
+        """Goes on with these rows in their order, some perhaps more than once."""
+        ...
+
+    def keep_windows(self, windows: NDArray[np.int64]) -> None:
+        """Goes on with all rows of these windows."""
+        ...
+
+
+def generate(reader: Reader, tokenizer: Tokenizer, steps: Sequence[Decode]) -> list[Decoded]:
+    """What is said in each window. All steps have equal batch keys, and prompts of one length."""
+    prompts = np.array([step.prompt.tokens for step in steps], np.int64)
+    start = steps[0].prompt.sot_position
+    logits = reader.read_prompt(prompts, [start, prompts.shape[1] - 1])
+    no_speech = np.exp(log_softmax(logits[:, 0])[:, tokenizer.no_speech])
+    searches = [_search(tokenizer, step) for step in steps]
+    _run(reader, searches, logits[:, 1])
+    return [
+        Decoded(search.hypotheses(), float(probability))
+        for search, probability in zip(searches, no_speech, strict=True)
+    ]
+
+
+def _search(tokenizer: Tokenizer, step: Decode) -> _Search:
+    return (_Beams if step.search.beam_size > 1 else _Samples)(tokenizer, step)
+
+
+def _run(reader: Reader, searches: Sequence[_Search], logits: Logits) -> None:
+    """Writes token after token until every search has ended.
+
+    `logits` are what may follow the prompts, shape (windows, vocabulary). A window that has ended
+    is still read until half of them have: to leave it out, all others are copied.
+    """
+    running = list(searches)
+    # The first tokens of all rows of a window are chosen from one and the same prediction.
+    sources = [search.write(logits[[index]]) for index, search in enumerate(running)]
+    reader.keep_rows(_across_windows(sources, rows_before=1))
+    while not all(search.has_ended for search in running):
+        going_on = [index for index, search in enumerate(running) if not search.has_ended]
+        if len(going_on) <= len(running) // 2:
+            reader.keep_windows(np.array(going_on))
+            running = [running[index] for index in going_on]
+        logits = reader.read(np.concatenate([search.last_tokens for search in running]))
+        num_rows = len(logits) // len(running)
+        sources = [
+            search.write(logits[index * num_rows : (index + 1) * num_rows])
+            for index, search in enumerate(running)
+        ]
+        reader.keep_rows(_across_windows(sources, rows_before=num_rows))
+
+
+def _across_windows(sources: Sequence[NDArray[np.int64]], *, rows_before: int) -> NDArray[np.int64]:
+    """Rows counted within each window, counted over all."""
+    return np.concatenate([rows + rows_before * index for index, rows in enumerate(sources)])
+
+
+@dataclass(slots=True)
+class _Row:
+    """Tokens written after the prompt, and the log of their probability."""
+
+    tokens: tuple[int, ...] = ()
+    sum_logprob: float = 0.0
+    has_ended: bool = False
+
+    def followed_by(self, token: int, logprob: float, eot: int) -> _Row:
+        if token == eot:
+            return _Row(self.tokens, self.sum_logprob + logprob, has_ended=True)
+        return _Row((*self.tokens, token), self.sum_logprob + logprob)
+
+
+class _Search:
+    """The rows of one window. Before the first token there is one, afterwards `num_rows`."""
+
+    def __init__(self, tokenizer: Tokenizer, step: Decode) -> None:
+        self._rules = Rules(tokenizer, step)
+        self._step = step
+        self._eot = tokenizer.eot
+        self._rows = [_Row()]
+        self._num_written = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self._num_written >= self._step.max_new_tokens or self._is_done
+
+    @property
+    def last_tokens(self) -> NDArray[np.int64]:
+        """What each row has written last; after its end, the end."""
+        return np.array([self._eot if row.has_ended else row.tokens[-1] for row in self._rows])
+
+    def write(self, logits: Logits) -> NDArray[np.int64]:
+        """Writes a token in each row, given what may follow; tells which row each one continues.
+
+        A search that has ended stays as it is.
+        """
+        if self.has_ended:
+            return np.arange(len(self._rows))
+        for row, following in zip(self._rows, logits, strict=True):
+            self._rules.apply(following, row.tokens)
+        self._num_written += 1
+        return self._choose(logits)
+
+    @property
+    def _is_done(self) -> bool:
+        raise NotImplementedError
+
+    def _choose(self, logits: Logits) -> NDArray[np.int64]:
+        raise NotImplementedError
+
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        raise NotImplementedError
+
+
+class _Samples(_Search):
+    """The likeliest tokens at temperature 0, above it rows of tokens drawn by their likelihood."""
+
+    def __init__(self, tokenizer: Tokenizer, step: Decode) -> None:
+        super().__init__(tokenizer, step)
+        self._temperature = step.search.temperature
+        self._num_rows = step.search.num_hypotheses if self._temperature > 0 else 1
+        self._dice = np.random.default_rng()
+
+    @property
+    def _is_done(self) -> bool:
+        return all(row.has_ended for row in self._rows)
+
+    def _choose(self, logits: Logits) -> NDArray[np.int64]:
+        sources = np.resize(np.arange(len(self._rows)), self._num_rows)
+        logprobs = log_softmax(logits)
+        self._rows = [
+            row if row.has_ended else self._continued(row, logits[source], logprobs[source])
+            for source, row in ((source, self._rows[source]) for source in sources)
+        ]
+        return sources
+
+    def _continued(self, row: _Row, logits: Logits, logprobs: Logits) -> _Row:
+        token = self._draw(logits)
+        return row.followed_by(token, float(logprobs[token]), self._eot)
+
+    def _draw(self, logits: Logits) -> int:
+        if self._temperature == 0:
+            return int(logits.argmax())
+        # The largest after Gumbel noise is a draw by the softmax.
+        return int((logits / self._temperature + self._dice.gumbel(size=logits.shape)).argmax())
+
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        return tuple(Hypothesis(row.tokens, row.sum_logprob) for row in self._rows)
+
+
+class _Beams(_Search):
+    """Beam search: the likeliest rows go on, until `beam_size * patience` have ended."""
+
+    def __init__(self, tokenizer: Tokenizer, step: Decode) -> None:
+        super().__init__(tokenizer, step)
+        self._beam_size = step.search.beam_size
+        self._max_ended = round(self._beam_size * step.search.patience)
+        self._ended: list[_Row] = []
+
+    @property
+    def _is_done(self) -> bool:
+        return len(self._ended) >= self._max_ended
+
+    def _choose(self, logits: Logits) -> NDArray[np.int64]:
+        """One more token than there are beams is looked at in each: one of them may be the end."""
+        candidates = [
+            (source, row.followed_by(token, logprob, self._eot))
+            for source, row in enumerate(self._rows)
+            for token, logprob in likeliest(logits[source], self._beam_size + 1)
+        ]
+        candidates.sort(key=lambda candidate: candidate[1].sum_logprob, reverse=True)
+        going_on: list[tuple[int, _Row]] = []
+        for source, row in candidates:
+            if not row.has_ended:
+                going_on.append((source, row))
+            elif not self._is_done:
+                self._ended.append(row)
+            if len(going_on) == self._beam_size:
+                break
+        self._rows = [row for _, row in going_on]
+        return np.array([source for source, _ in going_on])
+
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The beams that have ended, with the likeliest others where they are too few."""
+        others = sorted(self._rows, key=lambda row: row.sum_logprob, reverse=True)
+        found = [*self._ended, *others[: max(0, self._beam_size - len(self._ended))]]
+        return tuple(Hypothesis(row.tokens, row.sum_logprob) for row in found)
+
+
+@dataclass(slots=True)
+class Rules:
+    """Which tokens may follow those written: Whisper's for suppression and for timestamps.
+
+    Source: openai/whisper, decoding.py, `SuppressBlank`, `SuppressTokens`, `ApplyTimestampRules`.
+    """
+
+    tokenizer: Tokenizer
+    step: Decode
+    _suppressed: NDArray[np.int64] = field(init=False)
+    _blank: list[int] = field(init=False)
+    _writes_timestamps: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        prompt, search = self.step.prompt, self.step.search
+        last_task_token = prompt.tokens[prompt.sot_position + prompt.num_task_tokens - 1]
+        self._writes_timestamps = last_task_token != self.tokenizer.no_timestamps
+        self._suppressed = np.array(search.suppress_tokens, np.int64)
+        self._blank = [*self.tokenizer.encode(" "), self.tokenizer.eot]
+
+    def apply(self, logits: Logits, written: Sequence[int]) -> None:
+        """Makes impossible, in place, what may not follow; shape (vocabulary,)."""
+        logits[self._suppressed] = -np.inf
+        if not written and self.step.search.suppress_blank:
+            logits[self._blank] = -np.inf
+        if self._writes_timestamps:
+            self._apply_timestamp_rules(logits, written)
+
+    def _apply_timestamp_rules(self, logits: Logits, written: Sequence[int]) -> None:
+        begin, end = self.tokenizer.timestamp_begin, self.tokenizer.eot
+        logits[self.tokenizer.no_timestamps] = -np.inf
+        if not written:
+            logits[:begin] = -np.inf
+            logits[begin + self.step.search.max_initial_timestamp_index + 1 :] = -np.inf
+            return
+        last, one_before = written[-1] >= begin, len(written) < 2 or written[-2] >= begin
+        if last and one_before:  # a segment has just begun
+            logits[begin:] = -np.inf
+            return
+        earlier = next((token for token in reversed(written) if token >= begin), begin - 1)
+        if last:  # a segment has ended: the next one begins, or nothing follows
+            logits[:end] = -np.inf
+            logits[begin:earlier] = -np.inf
+        else:  # its end is later than its beginning
+            logits[begin : earlier + 1] = -np.inf
+        timestamps, text = logits[begin : begin + LAST_TIMESTAMP + 1], logits[:begin]
+        if log_sum_exp(timestamps) > text.max():
+            text[:] = -np.inf
+
+
+def log_softmax(logits: Logits) -> Logits:
+    """Logs of probabilities along the last axis."""
+    largest = logits.max(axis=-1, keepdims=True)
+    shifted: Logits = logits - largest
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def likeliest(logits: Logits, number: int) -> list[tuple[int, float]]:
+    """The likeliest tokens, and the logs of their probabilities; shape (vocabulary,).
+
+    For a few tokens, looking for the largest several times is quicker than any partition.
+    """
+    total = log_sum_exp(logits)
+    rest = logits.copy()
+    found = []
+    for _ in range(number):
+        token = int(rest.argmax())
+        found.append((token, float(rest[token]) - total))
+        rest[token] = -np.inf
+    return found
+
+
+def log_sum_exp(logits: Logits) -> float:
+    """The log of all their probabilities together."""
+    largest = float(logits.max())
+    if largest == -math.inf:
+        return largest
+    return largest + math.log(float(np.exp(logits - np.float32(largest)).sum()))

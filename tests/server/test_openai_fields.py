@@ -68,12 +68,47 @@ def test_chunking_is_a_word_an_object_or_json(
 @pytest.mark.parametrize(
     "fields",
     [
+        [
+            ("chunking_strategy[type]", "server_vad"),
+            ("chunking_strategy[threshold]", "0.6"),
+            ("chunking_strategy[prefix_padding_ms]", "100"),
+            ("chunking_strategy[silence_duration_ms]", "700"),
+        ],
+        [
+            (
+                "chunking_strategy",
+                """{"type": "server_vad", "threshold": 0.6, "prefix_padding_ms": 100,
+                    "silence_duration_ms": 700}""",
+            )
+        ],
+    ],
+)
+def test_the_members_of_server_vad_are_the_rules_of_voice_activity(
+    fields: list[tuple[str, str]],
+) -> None:
+    assert options(*fields) == TranscribeOptions(
+        chunking_strategy="auto", vad_threshold=0.6, vad_padding=0.1, vad_min_silence=0.7
+    )
+
+
+def test_a_member_of_server_vad_that_is_null_is_the_default() -> None:
+    fields = [("chunking_strategy", '{"type": "server_vad", "threshold": null}')]
+
+    assert options(*fields) == TranscribeOptions(chunking_strategy="auto")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
         [("chunking_strategy", "{")],
         [("chunking_strategy", "[1]")],
         [("chunking_strategy", "server_vad")],
         [("chunking_strategy[threshold]", "0.5")],
         [("chunking_strategy[type]", "server_vad"), ("chunking_strategy[treshold]", "0.5")],
         [("chunking_strategy[type]", "server_vad"), ("chunking_strategy[threshold]", "NaN")],
+        [("chunking_strategy", '{"type": "server_vad", "silence_duration_ms": 30001}')],
+        [("chunking_strategy", '{"type": "server_vad", "prefix_padding_ms": -1}')],
+        [("chunking_strategy", '{"type": "server_vad", "threshold": true}')],
         [("stream", "perhaps")],
         [("stream", "true"), ("stream", "false")],
         [("model", "a"), ("model", "b")],

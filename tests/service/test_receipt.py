@@ -47,6 +47,7 @@ def test_what_was_not_given_has_the_value_that_counted() -> None:
         ({}, {"carry_initial_prompt", "fp16", "verbose"}),
         ({"language": "ru", "languages": ["ru", "en"]}, {"languages"}),
         ({"without_timestamps": True}, {"max_initial_timestamp"}),
+        ({}, {"vad_threshold", "vad_min_speech", "vad_min_silence", "vad_padding"}),
     ],
 )
 def test_an_option_that_cannot_act_says_why(options: dict[str, object], idle: set[str]) -> None:
@@ -62,6 +63,7 @@ def test_an_option_that_cannot_act_says_why(options: dict[str, object], idle: se
         ({"best_of": 5}, {"best_of", "length_penalty"}),
         ({"word_timestamps": True}, {"prepend_punctuations", "hallucination_silence_threshold"}),
         ({"initial_prompt": "AI", "carry_initial_prompt": True}, {"carry_initial_prompt"}),
+        ({"chunking_strategy": "auto"}, {"vad_threshold", "vad_min_silence", "vad_padding"}),
         ({}, {"max_initial_timestamp", "task", "language", "temperature"}),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from simple_asr.audio.decode import DecodeLimits, DecodeRequest, DecoderPool
+from simple_asr.audio.speech import SpeechRules
 from simple_asr.engine.backends.ctranslate2 import load_replicas
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.options import TranscribeOptions
@@ -28,7 +29,7 @@ from simple_asr.errors import (
     UnreadableMedia,
 )
 from simple_asr.service import transcriber as transcribing
-from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
+from simple_asr.service.transcriber import LoadedModel, LocalTranscriber, speech_rules
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Transcript
 from tests.support import WAIT, Noise, hiss
@@ -101,6 +102,19 @@ def test_where_nobody_speaks_chunks_leave_nothing_to_recognise(
 
     assert transcript.text == ""
     assert len(backend.batches) == num_calls
+
+
+def test_a_callers_rules_say_what_speech_is(transcriber: LocalTranscriber, media: Path) -> None:
+    anything = TranscribeOptions(language="en", chunking_strategy="auto", vad_threshold=0)
+
+    transcript = asyncio.run(transcriber.transcribe(media, anything))
+
+    assert transcript.text == " Hello."
+    assert transcript.parameters["vad_threshold"].value == 0
+
+
+def test_the_rules_of_voice_activity_are_those_of_who_gives_none() -> None:
+    assert speech_rules(TranscribeOptions()) == SpeechRules()
 
 
 def test_events_come_in_order_and_end_with_done(transcriber: LocalTranscriber, media: Path) -> None:

@@ -45,6 +45,8 @@ MAX_PATIENCE = 4
 LEAST_TEMPERATURE = 0.01
 MAX_TEMPERATURES = 16
 MAX_LIST_ITEMS = 1000
+# Seconds. A pause or a padding as long as a window leaves voice activity nothing to cut.
+MAX_PAUSE = 30
 MAX_PROMPT_CHARACTERS = 10_000
 # The largest vocabulary, large-v3's, has 51,866 tokens. CTranslate2 writes out of bounds for an id
 # beyond the model's own: 2,000,000,000 ended the process with SIGSEGV (4.8.5).
@@ -71,8 +73,9 @@ def _single_item_list(value: Any) -> Any:
     return value
 
 
+Number = Annotated[Finite, BeforeValidator(no_boolean)]
 Numbers = Annotated[
-    tuple[Annotated[Finite, BeforeValidator(no_boolean)], ...],
+    tuple[Number, ...],
     Field(max_length=MAX_LIST_ITEMS),
     BeforeValidator(_single_item_list),
     BeforeValidator(_list_from_text),
@@ -319,6 +322,35 @@ class TranscribeOptions(BaseModel):
         "window after the other, as Whisper does.",
         examples=["auto"],
     )
+    vad_threshold: Number = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="With `chunking_strategy`: speech begins where voice activity is this "
+        "probable, and ends where it is 0.15 less so.",
+        examples=[0.6],
+    )
+    vad_min_speech: Number = Field(
+        0.25,
+        ge=0,
+        le=MAX_PAUSE,
+        description="With `chunking_strategy`: what is shorter than so many seconds is no speech.",
+        examples=[0.1],
+    )
+    vad_min_silence: Number = Field(
+        0.3,
+        ge=0,
+        le=MAX_PAUSE,
+        description="With `chunking_strategy`: seconds of silence that end speech.",
+        examples=[0.5],
+    )
+    vad_padding: Number = Field(
+        0.2,
+        ge=0,
+        le=MAX_PAUSE,
+        description="With `chunking_strategy`: seconds left before and after speech.",
+        examples=[0.3],
+    )
 
     on_hallucination: Literal["keep", "flag", "drop"] = Field(
         "keep",
@@ -468,6 +500,9 @@ class TranscribeOptions(BaseModel):
             yield "prepend_punctuations", needs_words
             yield "append_punctuations", needs_words
             yield "hallucination_silence_threshold", needs_words
+        if self.chunking_strategy is None:
+            for name in ("vad_threshold", "vad_min_speech", "vad_min_silence", "vad_padding"):
+                yield name, "has no effect without chunking_strategy."
         if self.language is not None:
             yield "languages", "has no effect with language."
         if not self.initial_prompt:

@@ -115,6 +115,10 @@ def _unless(name: str, *absent: str) -> Field:
     return lambda value: [] if value in absent else [(name, value)]
 
 
+def _milliseconds(field: str, name: str) -> Field:
+    return lambda value: [(name, f"{_number(field, value) / 1000:.6g}")]
+
+
 def _number(name: str, value: str) -> float:
     try:
         return float(value)
@@ -218,6 +222,9 @@ INFERENCE: dict[str, Field | None] = {
     "no_timestamps": _flag("no_timestamps", "without_timestamps", "true"),
     "token_timestamps": _flag("token_timestamps", "word_timestamps", "true"),
     "vad": _flag("vad", "chunking_strategy", "auto"),
+    "vad_min_speech_duration_ms": _milliseconds("vad_min_speech_duration_ms", "vad_min_speech"),
+    "vad_min_silence_duration_ms": _milliseconds("vad_min_silence_duration_ms", "vad_min_silence"),
+    "vad_speech_pad_ms": _milliseconds("vad_speech_pad_ms", "vad_padding"),
     "max_context": lambda value: [("condition_on_previous_text", "false")] if value == "0" else [],
     **dict.fromkeys(
         (
@@ -231,6 +238,8 @@ INFERENCE: dict[str, Field | None] = {
             "split_on_word",
             "suppress_nst",
             "suppress_non_speech",
+            "vad_max_speech_duration_s",
+            "vad_samples_overlap",
             "word_thold",
         )
     ),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+from simple_asr.engine.options import MAX_PAUSE
 from simple_asr.errors import InvalidParameter
-from simple_asr.fields import NULL_WORDS
+from simple_asr.fields import null_from_text
 from simple_asr.server.flags import read_flag
 from simple_asr.service.labels import label, value_label
 from simple_asr.service.parameters import TranscribeParameters, query_pairs, read_parameters
@@ -29,7 +30,21 @@ RESPONSE_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMED_FORMATS = ("json", "text", "verbose_json")
 SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references")
 GRANULARITIES = ("word", "segment")
-VAD_LIMITS = {"threshold": 1.0, "prefix_padding_ms": 60_000.0, "silence_duration_ms": 60_000.0}
+
+
+class _VadMember(NamedTuple):
+    """What a member of `server_vad` is here; `most` is in its own unit, `unit` is that in ours."""
+
+    name: str
+    most: float
+    unit: float = 1.0
+
+
+VAD_MEMBERS = {
+    "threshold": _VadMember("vad_threshold", most=1),
+    "prefix_padding_ms": _VadMember("vad_padding", most=MAX_PAUSE * 1000, unit=0.001),
+    "silence_duration_ms": _VadMember("vad_min_silence", most=MAX_PAUSE * 1000, unit=0.001),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,7 @@ def read_audio_request(
         has_words="word" in granularities
         or (not granularities and parameters.options.word_timestamps),
         has_logprobs=has_logprobs,
-        warnings=(*parameters.without_effect(), *given.warnings),
+        warnings=tuple(parameters.without_effect()),
     )
 
 
@@ -98,7 +113,6 @@ class _Fields:
     """The fields not read yet, as they came: lists as a repeated name, with `[]` or without."""
 
     pairs: list[tuple[str, str]]
-    warnings: list[str] = field(default_factory=list)
 
     def all(self, name: str) -> list[str]:
         """Takes every value of a name."""
@@ -228,16 +242,14 @@ def _chunking(given: _Fields) -> Iterable[tuple[str, str]]:
     if value.startswith("{"):
         members = {**members, **_json_object(value)}
     elif not members:
-        return [("chunking_strategy", value)] if value.lower() not in NULL_WORDS | {""} else []
+        return [("chunking_strategy", value)] if null_from_text(value) is not None else []
     _check_choice("chunking_strategy[type]", str(members.pop("type", "")), ("server_vad",))
-    for name, number in members.items():
-        _check_vad_member(name, number)
-    if members:
-        given.warnings.append(
-            f"{', '.join(sorted(members))} of chunking_strategy have no effect: the server's own "
-            "rules of voice activity are used."
-        )
-    return [("chunking_strategy", "auto")]
+    rules = (
+        _vad_rule(name, value)
+        for name, value in members.items()
+        if null_from_text(value) is not None
+    )
+    return [("chunking_strategy", "auto"), *rules]
 
 
 def _json_object(text: str) -> dict[str, object]:
@@ -253,21 +265,24 @@ def _json_object(text: str) -> dict[str, object]:
     return members
 
 
-def _check_vad_member(name: str, value: object) -> None:
+def _vad_rule(name: str, value: object) -> tuple[str, str]:
+    """A member of `server_vad` as a parameter of ours, in its unit."""
     shown = f"chunking_strategy[{label(name)}]"
-    if name not in VAD_LIMITS:
+    if name not in VAD_MEMBERS:
         raise InvalidParameter(
-            f"{shown}: should be one of type, {', '.join(VAD_LIMITS)}.", field=shown
+            f"{shown}: should be one of type, {', '.join(VAD_MEMBERS)}.", field=shown
         )
+    member = VAD_MEMBERS[name]
     try:
         number = float(str(value))
     except ValueError:
         number = -1.0
-    if not 0 <= number <= VAD_LIMITS[name]:
+    if not 0 <= number <= member.most:
         raise InvalidParameter(
-            f"{shown} {value_label(value)}: should be a number from 0 to {VAD_LIMITS[name]:g}.",
+            f"{shown} {value_label(value)}: should be a number from 0 to {member.most:g}.",
             field=shown,
         )
+    return member.name, f"{number * member.unit:.6g}"
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

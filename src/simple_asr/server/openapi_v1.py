@@ -73,8 +73,9 @@ TRANSCRIPTION_FIELDS: dict[str, JsonSchema] = {
     },
     "chunking_strategy": {
         "type": "string",
-        "description": '`auto`, or `{"type": "server_vad"}`: cut at pauses, by voice activity.',
-        "examples": ["auto"],
+        "description": "`auto`, or a JSON object of type `server_vad`, with `threshold`, "
+        "`prefix_padding_ms`, `silence_duration_ms`: cut at pauses, by voice activity.",
+        "examples": ["auto", '{"type": "server_vad", "threshold": 0.6}'],
     },
 }
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.decoder_protocol import DecodeRequest
 from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
-from simple_asr.audio.speech import Span, SpeechDetector, chunks
+from simple_asr.audio.speech import Span, SpeechDetector, SpeechRules, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
 from simple_asr.engine.engine import Engine, Listener, OnCall, engine_lost, warm_up
@@ -358,16 +358,18 @@ class LocalTranscriber:
             model.info,
             model.tokenizer,
             shortcuts=self._shortcuts(options),
-            chunks=self._find_chunks(samples) if options.chunking_strategy == "auto" else None,
+            chunks=self._find_chunks(samples, options),
             find_voice=self._voice_finder(samples) if options.skips_non_speech else None,
             warnings=(*warnings, *options.without_effect()),
             checkpoint=checkpoint,
             priority=priority,
         )
 
-    def _find_chunks(self, samples: Samples) -> list[Span]:
+    def _find_chunks(self, samples: Samples, options: TranscribeOptions) -> list[Span] | None:
+        if options.chunking_strategy is None:
+            return None
         assert self._speech is not None, "It is loaded before the first request is taken"
-        return chunks(self._speech.spans(samples))
+        return chunks(self._speech.spans(samples, speech_rules(options)))
 
     def _voice_finder(self, samples: Samples) -> FindVoiceBetween:
         speech = self._speech
@@ -493,6 +495,16 @@ class _WatchedLogMel(LogMel):
     def opening(self) -> NDArray[np.float32]:
         self._on_heard()
         return super().opening()
+
+
+def speech_rules(options: TranscribeOptions) -> SpeechRules:
+    """By which a recording is cut into chunks."""
+    return SpeechRules(
+        threshold=options.vad_threshold,
+        min_speech=options.vad_min_speech,
+        min_silence=options.vad_min_silence,
+        padding=options.vad_padding,
+    )
 
 
 def _seconds_of(work: Callable[[Backend], None], backend: Backend) -> float:

@@ -139,9 +139,13 @@ async def test_inference_writes_each_of_whisper_cpps_formats(
         ({"logprob_thold": "-0.5"}, {"logprob_threshold": -0.5}),
         ({"max_context": "0"}, {"condition_on_previous_text": False}),
         ({"vad": "true"}, {"chunking_strategy": "auto"}),
+        ({"vad_threshold": "0.6", "vad_speech_pad_ms": "30"},
+         {"vad_threshold": 0.6, "vad_padding": 0.03}),
+        ({"vad_min_speech_duration_ms": "100", "vad_min_silence_duration_ms": "500"},
+         {"vad_min_speech": 0.1, "vad_min_silence": 0.5}),
         ({"no_timestamps": "true"}, {"without_timestamps": True}),
     ],
-)
+)  # fmt: skip
 async def test_inference_understands_whisper_cpps_fields(
     client: httpx.AsyncClient,
     transcriber: FakeTranscriber,

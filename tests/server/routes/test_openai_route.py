@@ -231,17 +231,23 @@ def test_temperature_zero_is_the_whole_ladder(
     assert transcriber.asked[0].options == TranscribeOptions()
 
 
-def test_an_object_of_voice_activity_chunks_and_warns_of_what_it_cannot_set(
+def test_an_object_of_voice_activity_sets_its_rules(
     client: openai.OpenAI, transcriber: FakeTranscriber
 ) -> None:
-    answer = client.audio.transcriptions.with_raw_response.create(
+    client.audio.transcriptions.create(
         model="whisper-1",
         file=CLIP,
-        chunking_strategy={"type": "server_vad", "threshold": 0.6},
+        chunking_strategy={
+            "type": "server_vad",
+            "threshold": 0.6,
+            "prefix_padding_ms": 300,
+            "silence_duration_ms": 450,
+        },
     )
 
-    assert transcriber.asked[0].options.chunking_strategy == "auto"
-    assert "threshold of chunking_strategy" in answer.headers["x-asr-warnings"]
+    assert transcriber.asked[0].options == TranscribeOptions(
+        chunking_strategy="auto", vad_threshold=0.6, vad_padding=0.3, vad_min_silence=0.45
+    )
 
 
 def test_languages_are_the_choice_and_the_answer_names_the_one(
@@ -323,14 +329,13 @@ def test_a_stream_ends_with_the_receipt_and_the_warnings(
         file=CLIP,
         stream=True,
         response_format=response_format,
-        chunking_strategy={"type": "server_vad", "threshold": 0.6},
-        extra_body={"receipt": "true"},
+        extra_body={"receipt": "true", "min_cue_gap": "0.1"},
     )
 
     done = list(stream)[-1].to_dict()
 
     assert done["model"] == "turbo"
-    assert "threshold of chunking_strategy" in str(done["warnings"])
+    assert "min_cue_gap has no effect" in str(done["warnings"])
 
 
 # Errors ------------------------------------------------------------------------------------------

@@ -71,8 +71,15 @@ class Client:
     """A server, for programs that wait. Thread-safe; `close` it, or use it in a `with`."""
 
     def __init__(self, address: str, key: str | None = None, *, retries: int = 3) -> None:
-        """`address` is that of the server's `/`. A busy server is asked again `retries` times."""
-        self._http = httpx2.Client(**_connection(address, key))
+        """`address` is that of the server's `/`, or `unix:` and the path of its socket file. A busy
+        server is asked again `retries` times.
+        """
+        path = _socket_file(address)
+        self._http = httpx2.Client(
+            # None is httpx's own way, by the proxies of the environment.
+            transport=httpx2.HTTPTransport(uds=path) if path else None,
+            **_connection(address, key),
+        )
         self._retries = retries
 
     def transcribe(self, media: Media, **options: Any) -> Transcript:
@@ -156,8 +163,14 @@ class AsyncClient:
     """The same for asyncio; `aclose` it, or use it in an `async with`."""
 
     def __init__(self, address: str, key: str | None = None, *, retries: int = 3) -> None:
-        """`address` is that of the server's `/`. A busy server is asked again `retries` times."""
-        self._http = httpx2.AsyncClient(**_connection(address, key))
+        """`address` is that of the server's `/`, or `unix:` and the path of its socket file. A busy
+        server is asked again `retries` times.
+        """
+        path = _socket_file(address)
+        self._http = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(uds=path) if path else None,
+            **_connection(address, key),
+        )
         self._retries = retries
 
     async def transcribe(self, media: Media, **options: Any) -> Transcript:
@@ -242,11 +255,18 @@ _SEGMENT = TypeAdapter(Segment)
 
 
 def _connection(address: str, key: str | None) -> dict[str, Any]:
+    if _socket_file(address):
+        address = "http://localhost"
     return {
         "base_url": address.rstrip("/") + "/",
         "headers": {} if key is None else {"X-API-Key": key},
         "timeout": httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     }
+
+
+def _socket_file(address: str) -> str | None:
+    """Of a server that listens on one."""
+    return address.removeprefix("unix:") if address.startswith("unix:") else None
 
 
 @contextmanager

@@ -74,6 +74,25 @@ class Settings(BaseSettings):
     )
 
     # What this server adds.
+    unix_socket: Path | None = Field(
+        None,
+        description="Socket file to listen on in the place of `HOST` and `PORT`. One that a server "
+        "has left there is replaced.",
+    )
+    unix_socket_mode: str = Field(
+        "660", pattern=r"^0?[0-7]{3}$", description="Who may use that file, as `chmod` has it."
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="Certificate for HTTPS with those between it and its root, a PEM file. Empty: "
+        "plain HTTP.",
+    )
+    tls_key: Path | None = Field(
+        None, description="Its private key, a PEM file. Empty: it stands in the certificate's file."
+    )
+    tls_key_password_file: Path | None = Field(
+        None, description="File of the password of an encrypted key."
+    )
     root_path: str = Field(
         "",
         pattern=r"^(/[\w.~-]+)*$",
@@ -353,9 +372,18 @@ class Settings(BaseSettings):
         Proxies(value)
         return value
 
-    @field_validator("hf_token", "database_url", "metrics_token", mode="before")
+    @field_validator(
+        "hf_token",
+        "database_url",
+        "metrics_token",
+        "unix_socket",
+        "tls_certificate",
+        "tls_key",
+        "tls_key_password_file",
+        mode="before",
+    )
     @classmethod
-    def _no_secret(cls, value: object) -> object:
+    def _nothing(cls, value: object) -> object:
         return None if value == "" else value
 
 

@@ -319,6 +319,20 @@ def test_a_key_file_that_cannot_be_made_is_a_sentence_and_no_traceback(run_here:
     assert "folder of the key file cannot be made" in result.stderr
 
 
+@pytest.mark.usefixtures("slow_hub")
+def test_a_socket_file_is_listened_on_and_gone_at_the_end() -> None:
+    with started(UNIX_SOCKET="asr.sock") as server:
+        with httpx.Client(transport=httpx.HTTPTransport(uds="asr.sock")) as client:
+            answer = client.get("http://localhost/health/live")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(server.address)
+        output = server.end()
+
+    assert answer.status_code == 200
+    assert not Path("asr.sock").exists()
+    assert "--unix-socket asr.sock http://localhost/transcribe" in output
+
+
 # With real weights ------------------------------------------------------------------------------
 
 

@@ -288,31 +288,33 @@ def a_server_that_answers(status: int) -> Iterator[int]:
         thread.join()
 
 
-def health_check(target: str, port: int) -> int:
-    """The exit status of the image's health check, run here."""
+def health_check(target: str, port: int, home: Path) -> int:
+    """The exit status of the image's health check, run here in an empty folder."""
     command = json.loads(STAGES[target].last("HEALTHCHECK").split("CMD", 1)[1])
     environment = {"PORT": str(port), "http_proxy": "http://127.0.0.1:1", "PATH": os.defpath}
+    program = [sys.executable, "-m", "simple_asr"]
+    assert command[0] == "simple-asr"
     return subprocess.run(
-        [sys.executable, *command[1:]], env=environment, stderr=subprocess.DEVNULL, check=False
+        [*program, *command[1:]], env=environment, cwd=home, capture_output=True, check=False
     ).returncode
 
 
 @pytest.mark.parametrize("target", ["cpu", "rocm"])
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (500, False)])
 def test_an_image_is_healthy_when_health_answers_200(
-    target: str, status: int, healthy: bool
+    target: str, status: int, healthy: bool, tmp_path: Path
 ) -> None:
     with a_server_that_answers(status) as port:
-        exit_status = health_check(target, port)
+        exit_status = health_check(target, port, tmp_path)
 
     assert (exit_status == 0) == healthy
 
 
-def test_an_image_in_which_nothing_listens_is_unhealthy() -> None:
+def test_an_image_in_which_nothing_listens_is_unhealthy(tmp_path: Path) -> None:
     with a_server_that_answers(200) as port:
         pass
 
-    assert health_check("cpu", port) != 0
+    assert health_check("cpu", port, tmp_path) != 0
 
 
 def test_hadolint_has_nothing_to_say() -> None:

@@ -32,6 +32,7 @@ SPECIFICATION = {
 PATTERNS_IN_WORDS = {
     r"^(\d+\.\d+\.\d+)?$": "`x.y.z`, or empty",
     r"^(/[\w.~-]+)*$": "path with a leading `/`, or empty",
+    r"^0?[0-7]{3}$": "three octal digits",
     r"^https?://\S+$": "address with `http://` or `https://`",
 }
 
@@ -75,7 +76,7 @@ def allowed_values(name: str) -> str:
         return "`true`, `false`"
     if variable.annotation in (int, float):
         return number_range(variable.metadata)
-    if variable.annotation is Path:
+    if variable.annotation in (Path, Path | None):
         return "path"
     patterns = [rule.pattern for rule in variable.metadata if hasattr(rule, "pattern")]
     return PATTERNS_IN_WORDS[patterns[0]] if patterns else "text"

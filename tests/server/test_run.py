@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from fastapi import FastAPI
 
 from simple_asr.errors import ConfigurationError
@@ -184,6 +186,38 @@ def test_a_hangup_with_broken_limits_keeps_those_in_force(tmp_path: Path, key: s
 
     assert "requests_per_day is 'many'" in line
     assert answer.status_code == 429
+
+
+def test_https_is_spoken_and_a_hangup_takes_up_another_certificate(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    certificate = tmp_path / "server.pem"
+    trusting = [issue(certificate)]
+    with served(tmp_path, tls_certificate=str(certificate)) as process:
+        address = f"https://localhost:{process.port}/health"
+        first = httpx.get(address, verify=trusting[0])
+        trusting.append(issue(certificate))
+        process.send(signal.SIGHUP)
+        process.until_logged("Certificate read again")
+        second = httpx.get(address, verify=trusting[1])
+        certificate.write_text("broken")
+        process.send(signal.SIGHUP)
+        process.until_logged("The certificate stays as it is")
+        third = httpx.get(address, verify=trusting[1])
+
+    assert [answer.status_code for answer in (first, second, third)] == [200] * 3
+    assert any(f"Listening on https://127.0.0.1:{process.port}" in line for line in process.log)
+
+
+def issue(file: Path) -> ssl.SSLContext:
+    """Writes a new certificate with its key; the result trusts it."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("localhost").private_key_and_cert_chain_pem
+    pair.write_to_path(file)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return trusting
 
 
 def test_it_is_not_ready_from_the_signal_on_and_takes_requests_while_it_drains(

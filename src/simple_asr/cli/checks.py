@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import ssl
 import stat
 import tempfile
 import time
@@ -33,6 +34,7 @@ from simple_asr.engine.models import KnownModel
 from simple_asr.engine.tuning import cpu_flags
 from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
 from simple_asr.server.listener import listen
+from simple_asr.server.tls import TlsFiles, fault_of_time, open_tls
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 
@@ -355,10 +357,13 @@ def _nearest_existing(folder: Path) -> Path:
 
 def check_port(settings: Settings) -> Iterator[Finding]:
     host, port = settings.host, settings.port
+    if settings.unix_socket is not None:
+        yield Finding("ok", "Port", f"not needed: the server listens on {settings.unix_socket}")
+        return
     try:
         listen(host, port).close()
     except ConfigurationError as error:
-        if _is_simple_asr(host, port):
+        if _is_simple_asr(host, port, is_https=settings.tls_certificate is not None):
             yield Finding("ok", "Port", f"{port}: a Simple ASR server answers there")
         else:
             yield Finding("error", "Port", error.detail)
@@ -366,9 +371,19 @@ def check_port(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "Port", f"{port} is free")
 
 
-def _is_simple_asr(host: str, port: int) -> bool:
+def _is_simple_asr(host: str, port: int, *, is_https: bool) -> bool:
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared with)
-    connection = http.client.HTTPConnection(local, port, timeout=2)
+    connection = (
+        # The certificate is for the name that others call.
+        http.client.HTTPSConnection(
+            local,
+            port,
+            timeout=2,
+            context=ssl._create_unverified_context(),  # noqa: S323
+        )
+        if is_https
+        else http.client.HTTPConnection(local, port, timeout=2)
+    )
     try:
         connection.request("GET", "/")
         answer = json.loads(connection.getresponse().read(10_000))
@@ -377,6 +392,21 @@ def _is_simple_asr(host: str, port: int) -> bool:
     finally:
         connection.close()
     return isinstance(answer, dict) and answer.get("name") == "Simple ASR"
+
+
+def check_certificate(settings: Settings) -> Iterator[Finding]:
+    try:
+        files = TlsFiles.from_settings(settings)
+        if files is None:
+            return
+        fault = fault_of_time(open_tls(files), files.certificate)
+    except ConfigurationError as error:
+        yield Finding("error", "Certificate", error.detail)
+        return
+    if fault:
+        yield Finding("warning", "Certificate", f"{files.certificate} {fault}", "Renew it.")
+    else:
+        yield Finding("ok", "Certificate", f"{files.certificate}")
 
 
 MachineCheck = Callable[[], Iterator[Finding]]
@@ -396,5 +426,6 @@ SERVER_CHECKS: tuple[ServerCheck, ...] = (
     check_keys,
     check_folders,
     check_port,
+    check_certificate,
 )
 """Of what the server is set up to do."""

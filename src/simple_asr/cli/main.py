@@ -22,6 +22,7 @@ COMMANDS = {
     "keys": "Add, list and revoke API keys.",
     "models": "List models, and download them ahead of time.",
     "bench": "Measure which models keep up with speech on this machine.",
+    "health": "Ask the server on this machine how it is.",
     "doctor": "Tell what would keep this machine from serving, and what to do.",
 }
 

@@ -14,9 +14,9 @@ import typer
 
 from simple_asr.cli.rocm import tell_rocm
 from simple_asr.errors import ConfigurationError
-from simple_asr.server.listener import listen
+from simple_asr.server.listener import listening
 from simple_asr.server.log import configure_logging
-from simple_asr.server.supervisor import StandIn, is_supported, keep_serving
+from simple_asr.server.supervisor import StandIn, Supervised, is_supported, keep_serving
 from simple_asr.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False)
@@ -49,8 +49,9 @@ def serve(
     """Serve over HTTP until stopped.
 
     Answers at once, and with 503 until the model is loaded. SIGTERM lets running requests finish;
-    SIGHUP reads keys, their limits and the log level again. Exits with 78 when it cannot serve as
-    it is set up. A server that dies or hangs is started again, unless SUPERVISE=false.
+    SIGHUP reads keys, their limits, the certificate and the log level again. Exits with 78 when it
+    cannot serve as it is set up. A server that dies or hangs is started again, unless
+    SUPERVISE=false.
     """
     settings = _settings(host, port)
     configure_logging(settings.log_level, settings.log_format)
@@ -67,9 +68,14 @@ def serve(
             },
         )
         return
-    supervised = None
-    if settings.supervise and is_supported():
-        supervised = keep_serving(listen(settings.host, settings.port), _stand_in(settings))
+    if not (settings.supervise and is_supported()):
+        _serve_until_stopped(settings)
+        return
+    with listening(settings) as listener:
+        _serve_until_stopped(settings, keep_serving(listener, _stand_in(settings)))
+
+
+def _serve_until_stopped(settings: Settings, supervised: Supervised | None = None) -> None:
     # Not before: libraries that start threads must not be forked.
     from simple_asr.cli.serving import serve_until_stopped  # noqa: PLC0415
 
@@ -87,6 +93,11 @@ def _stand_in(settings: Settings) -> StandIn:
 
 def _serve_cluster(settings: Settings, arguments: dict[str, float]) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigurationError where Ray is not installed."""
+    if settings.tls_certificate or settings.unix_socket:
+        raise ConfigurationError(
+            "A cluster listens on HOST and PORT, and speaks plain HTTP: leave TLS_CERTIFICATE and "
+            "UNIX_SOCKET empty, and put a proxy in front of it for HTTPS (docs/proxies.md)."
+        )
     from simple_asr.cli.serving import open_key_store  # noqa: PLC0415  (heavy)
 
     try:

@@ -97,10 +97,11 @@ def _show_new_key(key: str, settings: Settings) -> None:
 
 
 def _curl(key: str, settings: Settings) -> str:
-    return (
-        f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav '
-        f"http://{_reachable(settings.host)}:{settings.port}/transcribe"
-    )
+    scheme = "https" if settings.tls_certificate else "http"
+    to = f"{scheme}://{_reachable(settings.host)}:{settings.port}"
+    if settings.unix_socket is not None:
+        to = f"--unix-socket {settings.unix_socket} {scheme}://localhost"
+    return f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav {to}/transcribe'
 
 
 def _reachable(host: str) -> str:

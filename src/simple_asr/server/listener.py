@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from simple_asr.errors import ConfigurationError
+from simple_asr.server.unix_socket import unix_listener
+from simple_asr.settings import Settings
 
 BACKLOG = 1024
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The socket that the settings ask for. Raises ConfigurationError."""
+    if settings.unix_socket is None:
+        with listen(settings.host, settings.port) as listener:
+            yield listener
+    else:
+        mode = int(settings.unix_socket_mode, base=8)
+        with unix_listener(settings.unix_socket, mode, BACKLOG) as listener:
+            yield listener
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -18,11 +18,12 @@ from fastapi import FastAPI
 from simple_asr.errors import AsrError
 from simple_asr.server.dependencies import Services
 from simple_asr.server.key_reload import reload_keys
-from simple_asr.server.listener import listen
+from simple_asr.server.listener import listening
 from simple_asr.server.log import set_log_level
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
 from simple_asr.server.supervisor import BEAT_SECONDS, Supervised
+from simple_asr.server.tls import TlsFiles, open_tls, take_certificate
 from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import read_limits
 from simple_asr.settings import Settings, load_settings
@@ -37,26 +38,30 @@ END_SECONDS = 1.5
 def serve(app: FastAPI, settings: Settings, supervised: Supervised | None = None) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests finish for `grace_seconds`.
 
-    A second such signal ends the process at once. SIGHUP reloads keys, their limits, and the log
-    level. Raises ConfigurationError when the address cannot be had. Logs nothing that
-    `configure_logging` has not been called for. Whoever is `supervised` is given the socket, and
-    says that it lives.
+    A second such signal ends the process at once. SIGHUP reloads keys, their limits, the
+    certificate and the log level. Raises ConfigurationError when the address or the certificate
+    cannot be had. Logs nothing that `configure_logging` has not been called for. Whoever is
+    `supervised` is given the socket, and says that it lives.
     """
-    with supervised.listener if supervised else listen(settings.host, settings.port) as listener:
-        logger.info("Listening on http://%s:%d", *_address(listener))
-        build_server(app, supervised).run(sockets=[listener])
+    server = build_server(app, supervised)
+    with supervised.listener if supervised else listening(settings) as listener:
+        logger.info("Listening on %s", _address(listener, settings))
+        server.run(sockets=[listener])
 
 
 def build_server(app: FastAPI, supervised: Supervised | None = None) -> uvicorn.Server:
-    """A uvicorn server for sockets that listen already."""
+    """A uvicorn server for sockets that listen already. Raises ConfigurationError."""
     services: Services = app.state.services
     settings = services.settings
+    tls = TlsFiles.from_settings(settings)
+    context = open_tls(tls) if tls else None
     per_address = OpenPerCaller(
         settings.max_connections_per_address, Proxies(settings.trusted_proxies)
     )
     return _Server(
         services,
         supervised,
+        tls,
         uvicorn.Config(
             app,
             http=bounded_protocol(HeadLimits.from_settings(settings), per_address),
@@ -67,6 +72,7 @@ def build_server(app: FastAPI, supervised: Supervised | None = None) -> uvicorn.
             server_header=False,
             # `create_app` has the same, for servers of other makes too.
             proxy_headers=False,
+            ssl_context_factory=(lambda *_: context) if context else None,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             # A number of seconds: uvicorn says int, and waits for fractions as well.
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
@@ -78,11 +84,16 @@ class _Server(uvicorn.Server):
     """Owned by the event loop. `_accepts_until` is None until a signal has asked for the end."""
 
     def __init__(
-        self, services: Services, supervised: Supervised | None, config: uvicorn.Config
+        self,
+        services: Services,
+        supervised: Supervised | None,
+        tls: TlsFiles | None,
+        config: uvicorn.Config,
     ) -> None:
         super().__init__(config)
         self._services = services
         self._supervised = supervised
+        self._tls = tls
         self._accepts_until: float | None = None
         self._reloading: asyncio.Future[None] | None = None
 
@@ -126,6 +137,7 @@ class _Server(uvicorn.Server):
     async def _reload(self) -> None:
         await reload_keys(self._services.keys)
         await self._reload_limits()
+        await self._reload_certificate()
         try:
             level = (await asyncio.to_thread(load_settings)).log_level
         except AsrError as error:
@@ -133,6 +145,17 @@ class _Server(uvicorn.Server):
         else:
             set_log_level(level)
             logger.info("Log level %s", level)
+
+    async def _reload_certificate(self) -> None:
+        if self._tls is None or self.config.ssl is None:
+            return
+        try:
+            await asyncio.to_thread(open_tls, self._tls)  # Before the one in force is touched.
+            take_certificate(self.config.ssl, self._tls)
+        except AsrError as error:
+            logger.error("The certificate stays as it is. %s", error.detail)
+        else:
+            logger.info("Certificate read again from %s", self._tls.certificate)
 
     async def _reload_limits(self) -> None:
         file = self._services.settings.limits_file
@@ -157,6 +180,9 @@ def _end_within(seconds: float) -> None:
     timer.start()
 
 
-def _address(listener: socket.socket) -> tuple[str, int]:
+def _address(listener: socket.socket, settings: Settings) -> str:
+    if settings.unix_socket is not None:
+        return f"unix:{settings.unix_socket}"
     host, port, *_ = listener.getsockname()
-    return (f"[{host}]" if ":" in host else host), port
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -15,6 +15,7 @@ from simple_asr.server.error_answers import error_answer
 from simple_asr.server.middleware import HeadLimits, LingeringClose
 from simple_asr.server.protocol import bounded_protocol
 from simple_asr.server.record import open_record
+from simple_asr.server.tls import TlsFiles, open_tls
 from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.settings import Settings
 
@@ -23,6 +24,7 @@ def answering_for(settings: Settings) -> Callable[[socket.socket, float], None]:
     """A stand-in for the server of these settings: answers for so many seconds, or till SIGTERM."""
     any_number = OpenPerCaller(0, Proxies(settings.trusted_proxies))
     protocol = bounded_protocol(HeadLimits.from_settings(settings), any_number)
+    tls = TlsFiles.from_settings(settings)
 
     def answer(listener: socket.socket, seconds: float) -> None:
         config = uvicorn.Config(
@@ -33,6 +35,7 @@ def answering_for(settings: Settings) -> Callable[[socket.socket, float], None]:
             log_config=None,
             access_log=False,
             server_header=False,
+            ssl_context_factory=(lambda *_: open_tls(tls)) if tls else None,
             timeout_graceful_shutdown=1,
         )
         _Server(config, seconds).run(sockets=[listener])

@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_asr.errors import AsrError
+from simple_asr.service.addresses import AddressRules
+from simple_asr.service.downloads import Downloads
+from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
 
 WAIT = 120
 """Seconds after which a test gives up on an event: far more than any of them takes."""
+
+
+# Downloads of nothing, from nowhere.
+NO_DOWNLOADS = Downloads(Outgoing(AddressRules()), DownloadLimits(max_bytes=0), is_enabled=False)
 
 
 @dataclass(frozen=True)

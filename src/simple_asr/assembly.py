@@ -13,10 +13,13 @@ from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
+from simple_asr.service.addresses import AddressRules, read_networks, read_ports
 from simple_asr.service.backlog import Backlog
+from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
+from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
 
@@ -83,7 +86,23 @@ def physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def build_jobs(settings: Settings, transcriber: Models) -> Jobs:
+def build_outgoing(settings: Settings) -> Outgoing:
+    """What connects for callers. Raises ConfigurationError."""
+    ports, networks = read_ports(settings.allowed_ports), read_networks(settings.allowed_addresses)
+    return Outgoing(AddressRules(ports, networks))
+
+
+def build_downloads(settings: Settings, outgoing: Outgoing) -> Downloads:
+    """What `audio_url` names, by way of `outgoing`."""
+    limits = DownloadLimits(
+        max_bytes=settings.max_upload_bytes,
+        timeout=settings.download_timeout_seconds,
+        idle_seconds=settings.body_timeout_seconds,
+    )
+    return Downloads(outgoing, limits, is_enabled=settings.audio_urls)
+
+
+def build_jobs(settings: Settings, transcriber: Models, downloads: Downloads) -> Jobs:
     """Jobs that nobody works on yet, and whose store is not open."""
     url = settings.database_url
     return Jobs(
@@ -96,6 +115,7 @@ def build_jobs(settings: Settings, transcriber: Models) -> Jobs:
             retention_seconds=settings.job_retention_seconds,
             max_waiting=settings.max_waiting_jobs,
         ),
+        downloads,
     )
 
 

@@ -44,9 +44,9 @@ from simple_asr.errors import (
 from simple_asr.server.app import create_app
 from simple_asr.server.intake import WRITE_BYTES
 from simple_asr.server.log import configure_logging
-from simple_asr.server.spool import SpoolFile, sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.models import ListedModel
+from simple_asr.service.spool import SpoolFile, sweep
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings, load_settings
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress

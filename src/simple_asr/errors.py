@@ -74,6 +74,11 @@ class MissingFile(RequestError):
     title = "No audio file"
 
 
+class TwoRecordings(RequestError):
+    code = "two_recordings"
+    title = "A file and an address"
+
+
 class MalformedBody(RequestError):
     code = "malformed_body"
     title = "Malformed request body"

@@ -259,6 +259,15 @@ class Settings(BaseSettings):
         description="How long a server may be silent before its jobs are begun by another, or by "
         "itself when it starts again.",
     )
+    audio_urls: bool = Field(
+        False, description="Take `audio_url`, the address of a recording, instead of a file."
+    )
+    download_timeout_seconds: float = Field(
+        600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest the download of one `audio_url` may take.",
+    )
     allowed_addresses: str = Field(
         "",
         description="Networks that this server may connect to for callers though they are not of "

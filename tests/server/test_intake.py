@@ -25,7 +25,7 @@ from simple_asr.errors import (
     UnsupportedContentType,
 )
 from simple_asr.server.intake import BodyLimits, ReceivedBody, receive_body
-from simple_asr.server.spool import SpoolFile
+from simple_asr.service.spool import SpoolFile
 from simple_asr.settings import Settings
 
 pytestmark = pytest.mark.anyio

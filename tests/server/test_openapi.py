@@ -40,8 +40,8 @@ async def test_every_parameter_stands_in_the_query_the_form_and_the_json_documen
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     in_json = document["components"]["schemas"]["TranscribeParameters"]["properties"]
 
-    assert in_query == PARAMETERS
-    assert set(form) == {*PARAMETERS, "audio_file", "params"}
+    assert in_query == PARAMETERS | {"audio_url"}
+    assert set(form) == {*PARAMETERS, "audio_file", "params", "audio_url"}
     assert set(in_json) == PARAMETERS
 
 

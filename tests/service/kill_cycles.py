@@ -31,6 +31,7 @@ from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
+from tests.support import NO_DOWNLOADS
 
 OWNER = "alice"
 NUM_SEGMENTS = 5
@@ -67,7 +68,8 @@ def said_in(content: str) -> tuple[Segment, ...]:
 
 
 def jobs_in(folder: Path) -> Jobs:
-    return Jobs(SlowTranscriber(), folder, "", JobLimits(lease_seconds=LEASE_SECONDS))
+    limits = JobLimits(lease_seconds=LEASE_SECONDS)
+    return Jobs(SlowTranscriber(), folder, "", limits, NO_DOWNLOADS)
 
 
 def serve(folder: Path, first: int, acknowledged: int) -> None:

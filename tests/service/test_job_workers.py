@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +21,17 @@ from simple_asr.errors import (
     Unavailable,
     UnreadableMedia,
 )
+from simple_asr.service.addresses import AddressRules, read_networks
+from simple_asr.service.downloads import Downloads
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, JobFiles
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job, Lease
+from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
-from tests.support import WAIT
+from tests.listener import Listener, listening, ok, status
+from tests.support import NO_DOWNLOADS, WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +50,9 @@ def transcriber() -> FakeTranscriber:
 def make_jobs(tmp_path: Path, transcriber: FakeTranscriber) -> Callable[..., Jobs]:
     """As often as asked for: a server that starts again."""
 
-    def make(**limits: float) -> Jobs:
-        return Jobs(transcriber, tmp_path, "", JobLimits(**limits))  # type: ignore[arg-type]  # int and float by name
+    def make(downloads: Downloads = NO_DOWNLOADS, **limits: float) -> Jobs:
+        allowed = JobLimits(**limits)  # type: ignore[arg-type]  # int and float by name
+        return Jobs(transcriber, tmp_path, "", allowed, downloads)
 
     return make
 
@@ -372,3 +377,107 @@ def test_only_old_files_without_work_are_swept(tmp_path: Path) -> None:
 
 def _touch(path: Path, seconds: float) -> None:
     os.utime(path, (seconds, seconds))
+
+
+# Recordings that are fetched ---------------------------------------------------------------------
+
+
+@pytest.fixture
+async def internet() -> AsyncIterator[Listener]:
+    async with listening() as listener:
+        yield listener
+
+
+def downloads_from(internet: Listener) -> Downloads:
+    rules = AddressRules(frozenset({internet.port}), read_networks(f"{internet.address}/32"))
+    return Downloads(Outgoing(rules), DownloadLimits(1000, idle_seconds=WAIT), is_enabled=True)
+
+
+async def submit_url(jobs: Jobs, url: str) -> Job:
+    return await jobs.submit(url, parameters(), "alice")
+
+
+async def test_a_recording_is_fetched_when_its_turn_comes(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber, internet: Listener
+) -> None:
+    internet.answers["/a.wav"] = ok(b"RIFF from afar")
+    jobs = make_jobs(downloads_from(internet))
+    job = await submit_url(jobs, f"http://127.0.0.2:{internet.port}/a.wav?signature=secret")
+    num_before = internet.num_connections
+
+    async with jobs.working():
+        done = await until(jobs, job, "done")
+
+    assert num_before == 0
+    assert [asked.content for asked in transcriber.asked] == [b"RIFF from afar"]
+    assert done.audio_url is None
+    assert [path.name for path in jobs.folder.iterdir() if "jobs.sqlite3" not in path.name] == []
+
+
+async def test_a_recording_is_fetched_once_however_often_its_job_is_begun(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber, internet: Listener
+) -> None:
+    internet.answers["/a.wav"] = ok(b"RIFF")
+    transcriber.is_stuck_late = True
+    first = make_jobs(downloads_from(internet))
+    async with first.working():
+        job = await submit_url(first, f"http://127.0.0.2:{internet.port}/a.wav")
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+
+    second = make_jobs(downloads_from(internet))
+    async with second.working():
+        await until(second, job, "done")
+
+    assert internet.num_connections == 1
+
+
+async def test_a_recording_that_cannot_be_had_is_asked_for_three_times(
+    make_jobs: Callable[..., Jobs], internet: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.jobs.RETRY_SECONDS", 0.0)
+    internet.answers["/a.wav"] = status("503 Later")
+    jobs = make_jobs(downloads_from(internet))
+
+    async with jobs.working():
+        job = await submit_url(jobs, f"http://127.0.0.2:{internet.port}/a.wav?signature=secret")
+        failed = await until(jobs, job, "failed")
+
+    assert internet.num_connections == 3
+    assert failed.failure is not None
+    assert failed.failure.code == "download_failed"
+    assert "secret" not in failed.failure.detail
+
+
+async def test_an_address_of_ours_fails_its_job_at_once(
+    make_jobs: Callable[..., Jobs], internet: Listener
+) -> None:
+    jobs = make_jobs(downloads_from(internet))
+
+    async with jobs.working():
+        job = await submit_url(jobs, f"http://127.0.0.1:{internet.port}/a.wav")
+        failed = await until(jobs, job, "failed")
+
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.attempts) == ("address_refused", 1)
+
+
+async def test_a_job_that_is_cancelled_ends_its_download(
+    make_jobs: Callable[..., Jobs], internet: Listener
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    internet.answers["/a.wav"] = hang
+    jobs = make_jobs(downloads_from(internet))
+    async with jobs.working():
+        job = await submit_url(jobs, f"http://127.0.0.2:{internet.port}/a.wav")
+        await asyncio.wait_for(asked.wait(), WAIT)
+
+        cancelled = await jobs.cancel(job.id, "alice")
+
+    assert (cancelled.state, cancelled.audio_url) == ("cancelled", None)
+    assert list(jobs.folder.glob("*.upload")) == []

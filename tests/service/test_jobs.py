@@ -38,6 +38,7 @@ JOB = Job(
     created=0,
     parameters="{}",
     digest="",
+    audio_url=None,
     attempts=1,
     seconds_done=30,
     seconds_before=0,

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from simple_asr import __version__
-from simple_asr.assembly import build_jobs
+from simple_asr.assembly import build_downloads, build_jobs, build_outgoing
 from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
@@ -45,12 +45,12 @@ from simple_asr.server.routes import (
     openai,
     transcribe,
 )
-from simple_asr.server.spool import sweep
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import Quotas, read_limits
+from simple_asr.service.spool import sweep
 from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 
@@ -73,6 +73,7 @@ def create_app(
     transcriber and the keys stay their owner's, who loads and closes them.
     """
     metrics = metrics or Metrics()
+    downloads = build_downloads(settings, build_outgoing(settings))
     app = _App(
         title="Simple ASR",
         version=__version__,
@@ -105,7 +106,8 @@ def create_app(
         transcriber=transcriber,
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
-        jobs=build_jobs(settings, transcriber),
+        jobs=build_jobs(settings, transcriber, downloads),
+        downloads=downloads,
         metrics=metrics,
         quotas=Quotas(read_limits(settings.limits_file)),
         wrong_keys=WrongKeys(settings.max_wrong_keys_per_minute),

@@ -16,6 +16,7 @@ from simple_asr.server.intake import BodyLimits
 from simple_asr.server.middleware import host_of
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
+from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
 from simple_asr.service.memory import available_memory
@@ -65,6 +66,7 @@ class Services:
     keys: KeyStore
     limits: BodyLimits
     jobs: Jobs
+    downloads: Downloads
     metrics: Metrics
     quotas: Quotas
     wrong_keys: WrongKeys

@@ -28,9 +28,9 @@ from simple_asr.errors import (
 )
 from simple_asr.server.multipart import MultipartReader, PartBegun
 from simple_asr.server.raw_audio import raw_audio_fields
-from simple_asr.server.spool import SpoolFile
 from simple_asr.service.labels import label
 from simple_asr.service.parameters import FILE_FIELDS, PARAMS_FIELD
+from simple_asr.service.spool import SpoolFile
 from simple_asr.settings import Settings
 
 MEDIA_TYPES = frozenset({"application/octet-stream", "application/ogg", "application/mp4"})
@@ -78,27 +78,35 @@ class BodyLimits:
 class ReceivedBody:
     """The media as a file of ours, the form's fields in order, and JSON documents as text.
 
-    Fields are also what the Content-Type says of raw samples.
+    Fields are also what the Content-Type says of raw samples. `file` is None only where a request
+    may come without.
     """
 
-    media: Path
+    file: Path | None
     fields: tuple[tuple[str, str], ...]
     documents: tuple[str, ...]
+
+    @property
+    def media(self) -> Path:
+        """The file of a request that has to bring one."""
+        assert self.file is not None, "a body without a file was refused"
+        return self.file
 
 
 @asynccontextmanager
 async def receive_body(
-    request: Request, spool_dir: Path, limits: BodyLimits
+    request: Request, spool_dir: Path, limits: BodyLimits, *, needs_file: bool = True
 ) -> AsyncIterator[ReceivedBody]:
     """The body of this request, for as long as the context lasts.
 
+    Where it needs no file, it may be empty, or a JSON document.
     Raises MissingFile, EmptyMedia, MalformedBody, UnsupportedContentType, PayloadTooLarge,
     RequestTimeout, InvalidParameter, UnknownParameter, StorageFull; Cancelled when the caller
     leaves.
     """
     _refuse_encoded(request)
     _refuse_announced_size(request, limits)
-    collector = _Collector(spool_dir, limits)
+    collector = _Collector(spool_dir, limits, needs_file=needs_file)
     try:
         await _collect(request, collector, limits)
         body = await collector.finish()
@@ -150,8 +158,14 @@ async def _collect(request: Request, collector: _Collector, limits: BodyLimits) 
         collector.begin_media()
         async for chunk in _chunks(request, limits):
             await collector.add(chunk)
-    else:
+    elif collector.needs_file or media_type not in FORM_WITHOUT_FILES:
         raise _nothing_to_take(media_type)
+    else:
+        async for chunk in _chunks(request, limits):
+            if media_type != "application/json":
+                raise _nothing_to_take(media_type)
+            collector.begin_document()
+            await collector.add(chunk)
 
 
 def _content_type(request: Request) -> tuple[str, bytes | None]:
@@ -177,11 +191,16 @@ def _is_media(media_type: str) -> bool:
 
 def _nothing_to_take(media_type: str) -> MissingFile | UnsupportedContentType:
     if media_type in FORM_WITHOUT_FILES:
-        return MissingFile(f"The request carries no audio file. {HOW_TO_SEND}", field="audio_file")
+        return missing_file()
     return UnsupportedContentType(
         f"A body of type '{label(media_type)}' is not taken. {HOW_TO_SEND} Parameters go into the "
         "form, into the query, or as JSON into the field params."
     )
+
+
+def missing_file() -> MissingFile:
+    """Neither a file came nor, where that is taken, the address of one."""
+    return MissingFile(f"The request carries no audio file. {HOW_TO_SEND}", field="audio_file")
 
 
 def _refuse_encoded(request: Request) -> None:
@@ -250,7 +269,8 @@ class _Text:
 class _Collector:
     """Sorts the parts of one body. Owned by the request's task."""
 
-    def __init__(self, spool_dir: Path, limits: BodyLimits) -> None:
+    def __init__(self, spool_dir: Path, limits: BodyLimits, *, needs_file: bool) -> None:
+        self.needs_file = needs_file
         self._spool_dir = spool_dir
         self._limits = limits
         self._texts: list[_Text] = []
@@ -275,6 +295,12 @@ class _Collector:
         self._text = None
         self._media = SpoolFile(self._spool_dir)
 
+    def begin_document(self) -> None:
+        """What follows is one JSON document; said again, the same one."""
+        if self._text is None:
+            self._text = _Text(None, self._limits.max_document_bytes)
+            self._texts.append(self._text)
+
     async def add(self, data: bytes) -> None:
         """More of what began last."""
         if self._text is not None:
@@ -286,19 +312,18 @@ class _Collector:
 
     async def finish(self) -> ReceivedBody:
         """All of it, the media complete on disk."""
-        if self._media is None:
-            raise MissingFile(
-                f"The request carries no audio file. {HOW_TO_SEND}", field="audio_file"
-            )
-        await self._write()
-        if self._media.size == 0:
-            raise EmptyMedia(
-                "The audio file is empty (0 bytes). Check the path it was read from.",
-                field="audio_file",
-            )
+        if self._media is not None:
+            await self._write()
+            if self._media.size == 0:
+                raise EmptyMedia(
+                    "The audio file is empty (0 bytes). Check the path it was read from.",
+                    field="audio_file",
+                )
+        elif self.needs_file:
+            raise missing_file()
         texts = [(text.name, _decoded(text)) for text in self._texts]
         return ReceivedBody(
-            media=self._media.path,
+            file=self._media.path if self._media else None,
             fields=tuple((name, value) for name, value in texts if name is not None),
             documents=tuple(value for name, value in texts if name is None),
         )

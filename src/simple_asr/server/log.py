@@ -26,8 +26,12 @@ def configure_logging(level: LogLevel, form: LogFormat = "text") -> None:
                 },
             },
             "root": {"handlers": ["stderr"], "level": level.upper()},
-            # It warns of every malformed upload, and so does the request's own line.
-            "loggers": {"python_multipart": {"level": "ERROR"}},
+            "loggers": {
+                # It warns of every malformed upload, and so does the request's own line.
+                "python_multipart": {"level": "ERROR"},
+                # It repeats addresses to which others redirect, with their signatures.
+                "httpcore2": {"level": "WARNING"},
+            },
         }
     )
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from simple_asr.server.dialects import INFERENCE, WEBSERVICE, WEBSERVICE_OURS
 from simple_asr.server.intake import MEDIA_TYPES
 from simple_asr.server.problems import MEDIA_TYPE as PROBLEM
-from simple_asr.service.parameters import PARAMS_FIELD, parameter_schemas
+from simple_asr.service.parameters import PARAMS_FIELD, REQUEST_PARAMETERS, parameter_schemas
 from simple_asr.transcript.cues import CueOptions
 from simple_asr.transcript.formats import FORMATS
 from simple_asr.transcript.model import Segment
@@ -79,11 +79,11 @@ def _query_parameters(schemas: dict[str, JsonSchema]) -> list[JsonSchema]:
     ]
 
 
-def _request_body() -> JsonSchema:
+def _request_body(also: Sequence[str]) -> JsonSchema:
     document = {"$ref": f"{REF}TranscribeParameters"}
+    parameters = {**parameter_schemas(), **{name: REQUEST_PARAMETERS[name] for name in also}}
     form = {
         "type": "object",
-        "required": ["audio_file"],
         "additionalProperties": False,
         "properties": {
             "audio_file": {
@@ -99,8 +99,14 @@ def _request_body() -> JsonSchema:
                 "description": "Parameters as one JSON document.",
                 "examples": ['{"language": "ru", "format": "simple", "temperature": 0.2}'],
             },
-            **parameter_schemas(),
+            **parameters,
         },
+    }
+    by_address = {
+        "type": "object",
+        "required": ["audio_url"],
+        "additionalProperties": False,
+        "properties": parameters,
     }
     raw = {"schema": {"type": "string", "format": "binary"}}
     media_types = ["audio/*", "video/*", *sorted(MEDIA_TYPES)]
@@ -108,6 +114,7 @@ def _request_body() -> JsonSchema:
         "required": True,
         "content": {
             "multipart/form-data": {"schema": form},
+            "application/json": {"schema": by_address},
             **dict.fromkeys(media_types, raw),
         },
     }
@@ -161,19 +168,26 @@ def _transcript_response() -> JsonSchema:
     }
 
 
-TRANSCRIBE_OPERATION: dict[str, Any] = {
-    "parameters": _query_parameters(parameter_schemas()),
-    "requestBody": _request_body(),
-    "responses": {
-        "200": _transcript_response(),
-        **{
-            str(status): response
-            for status, response in problem_responses(
-                400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 504, 507
-            ).items()
-        },
+def transcribe_operation(*also: str) -> dict[str, Any]:
+    """What takes a recording and parameters, and of REQUEST_PARAMETERS those named."""
+    schemas = {**parameter_schemas(), **{name: REQUEST_PARAMETERS[name] for name in also}}
+    return {
+        "parameters": _query_parameters(schemas),
+        "requestBody": _request_body(also),
+        "responses": _TRANSCRIBE_RESPONSES,
+    }
+
+
+_TRANSCRIBE_RESPONSES: dict[str, Any] = {
+    "200": _transcript_response(),
+    **{
+        str(status): response
+        for status, response in problem_responses(
+            400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 504, 507
+        ).items()
     },
 }
+TRANSCRIBE_OPERATION = transcribe_operation("audio_url")
 
 # POST /format ------------------------------------------------------------------------------------
 

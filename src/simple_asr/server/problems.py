@@ -131,6 +131,7 @@ STATUSES: dict[type[AsrError], int] = {
     RequestError: 422,
     MalformedRequest: 400,
     errors.MalformedBody: 400,
+    errors.TwoRecordings: 400,
     NotFound: 404,
     errors.ModelNotFound: 404,
     errors.JobNotFound: 404,

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import httpx2
 
-from simple_asr.errors import AddressRefused, ConfigurationError
+from simple_asr.errors import AddressRefused, AsrError, ConfigurationError
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -85,10 +85,10 @@ class AddressRules:
 
 @contextmanager
 def about(field: str) -> Iterator[None]:
-    """A refusal in here says that it is this field's."""
+    """What goes wrong in here says that it is about this field."""
     try:
         yield
-    except AddressRefused as error:
+    except AsrError as error:
         error.field = field
         raise
 

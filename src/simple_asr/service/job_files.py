@@ -75,10 +75,16 @@ def _is_older(path: Path, newest: float) -> bool:
         return False
 
 
-def digest(media: Path, document: str) -> str:
-    """SHA-256 of a request. Takes seconds for a gigabyte: keep it off the event loop."""
-    with media.open("rb") as file:
-        hasher = hashlib.sha256(document.encode() + b"\0")
+def digest(source: Path | str, document: str) -> str:
+    """SHA-256 of a request: of the bytes of its file, or of its recording's address.
+
+    Takes seconds for a gigabyte: keep it off the event loop.
+    """
+    hasher = hashlib.sha256(document.encode() + b"\0")
+    if isinstance(source, str):
+        hasher.update(source.encode())
+        return hasher.hexdigest()
+    with source.open("rb") as file:
         while chunk := file.read(1024 * 1024):
             hasher.update(chunk)
     return hasher.hexdigest()

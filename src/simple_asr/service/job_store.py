@@ -63,6 +63,7 @@ jobs = sa.Table(
     sa.Column("parameters", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("audio_url", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("not_before", sa.Double, nullable=False, default=0.0),
     sa.Column("lease", sa.String(32)),
@@ -178,7 +179,7 @@ class JobStore:
         with self._writing() as connection:
             _one(connection, jobs.c.id == job_id, jobs.c.owner == owner)
             is_open = jobs.c.state.not_in(ENDED)
-            end = {"state": "cancelled", "ended": now, "lease": None}
+            end = {"state": "cancelled", **_ended(now)}
             connection.execute(jobs.update().where(jobs.c.id == job_id, is_open).values(**end))
             return _one(connection, jobs.c.id == job_id)
 
@@ -255,8 +256,7 @@ class JobStore:
                 connection,
                 lease,
                 state="done",
-                ended=now,
-                lease=None,
+                **_ended(now),
                 seconds_done=transcript.duration,
                 duration=transcript.duration,
                 language=transcript.language,
@@ -429,7 +429,12 @@ def _append(connection: sa.Connection, lease: Lease, new: Sequence[Segment]) -> 
 
 
 def _failed(failure: Failure, now: float) -> dict[str, object]:
-    return {"state": "failed", "ended": now, "lease": None, "failure": json.dumps(asdict(failure))}
+    return {"state": "failed", **_ended(now), "failure": json.dumps(asdict(failure))}
+
+
+def _ended(now: float) -> dict[str, object]:
+    """Nobody works on it any more; an address may hold secrets, and is needed no more either."""
+    return {"ended": now, "lease": None, "audio_url": None}
 
 
 def _update(connection: sa.Connection, mine: Lease, **change: object) -> None:

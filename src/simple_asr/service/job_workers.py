@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from simple_asr.engine.window import Priority
 from simple_asr.errors import StorageFull, Unavailable
+from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_files import JobFiles, digest
 from simple_asr.service.job_store import JobStore, sqlite_url
 from simple_asr.service.jobs import (
@@ -62,11 +63,17 @@ class Jobs:
     """The jobs of this server. Owned by one event loop; its store is opened when it is needed."""
 
     def __init__(
-        self, transcriber: Models, folder: Path, database_url: str, limits: JobLimits
+        self,
+        transcriber: Models,
+        folder: Path,
+        database_url: str,
+        limits: JobLimits,
+        downloads: Downloads,
     ) -> None:
-        """`folder` keeps the media of jobs."""
+        """`folder` keeps the media of jobs, which `downloads` fetch where none was sent."""
         self.folder = folder
         self._transcriber = transcriber
+        self._downloads = downloads
         self._database_url = database_url
         self._limits = limits
         self._files: JobFiles | None = None
@@ -79,12 +86,12 @@ class Jobs:
 
     async def submit(
         self,
-        media: Path,
+        source: Path | str,
         parameters: TranscribeParameters,
         owner: str,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Takes over `media`, a file of `folder`; the job is on disk when this returns.
+        """Takes over a file of `folder`, or an address; the job is on disk when this returns.
 
         Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable.
         """
@@ -96,11 +103,13 @@ class Jobs:
                 owner=owner,
                 parameters=document,
                 idempotency_key=idempotency_key,
-                digest=digest(media, document) if idempotency_key else "",
+                digest=digest(source, document) if idempotency_key else "",
+                audio_url=source if isinstance(source, str) else None,
             )
             is_kept = False
             try:
-                files.adopt(media, new.id)
+                if isinstance(source, Path):
+                    files.adopt(source, new.id)
                 job = store.add(new, time.time())
                 is_kept = job.id == new.id
             finally:
@@ -219,7 +228,7 @@ class Jobs:
     async def _transcribe(self, lease: Lease) -> None:
         """From the last checkpoint on, where the transcriber can; else from the beginning."""
         options = parameters_of(lease.job.parameters).options
-        path = JobFiles(self.folder).path(lease.job.id)
+        path = await self._media(lease.job)
         checkpoint = lease.checkpoint
         new: list[Segment] = []
         running = self._transcriber.events(path, options, lease.checkpoint, Priority.BACKGROUND)
@@ -235,6 +244,14 @@ class Jobs:
                     new = []
                 else:
                     await self._finish(lease, new, event)
+
+    async def _media(self, job: Job) -> Path:
+        """The job's file, downloaded where no earlier attempt has done so. Raises AsrError."""
+        path = await self._in_thread(lambda _, files: files.path(job.id))
+        if job.audio_url is not None and not await asyncio.to_thread(path.exists):
+            async with self._downloads.fetched(job.audio_url, self.folder) as fetched:
+                await self._in_thread(lambda _, files: files.adopt(fetched, job.id))
+        return path
 
     async def _save(self, lease: Lease, new: list[Segment], progress: Progress) -> None:
         await self.ask(lambda store: store.save(lease, new, progress, time.time()))

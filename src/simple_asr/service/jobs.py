@@ -52,7 +52,8 @@ class Failure:
 class NewJob:
     """What is asked for. `owner` is the caller's `id`, `parameters` a document for `parameters_of`.
 
-    `digest` tells one request from another under the same `idempotency_key`.
+    `audio_url` is where the recording is to be had, where no file came; `digest` tells one request
+    from another under the same `idempotency_key`.
     """
 
     id: str
@@ -60,6 +61,7 @@ class NewJob:
     parameters: str
     idempotency_key: str | None = None
     digest: str = ""
+    audio_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Job:
 
     `attempts` counts starts since the last finished window. `seconds_done` of `duration` audio
     seconds are recognised; the work going on began at `started` with `seconds_before` of them.
+    `audio_url` is forgotten at the end.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Job:
     created: float
     parameters: str
     digest: str
+    audio_url: str | None
     attempts: int
     seconds_done: float
     seconds_before: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -61,11 +61,15 @@ WORDING = {
 
 @dataclass(frozen=True, slots=True)
 class TranscribeParameters:
-    """What one request asks for, and how it wants it written."""
+    """What one request asks for, and how it wants it written.
+
+    `audio_url` is where the recording is, where no file came with the request.
+    """
 
     options: TranscribeOptions
     format: Format
     writing: WritingOptions
+    audio_url: str | None = None
 
     def write(self, transcript: Transcript) -> str:
         """The transcript as it was asked for."""
@@ -152,6 +156,17 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
 
 
 PARAMETERS = frozenset(parameter_schemas())
+# What some routes take besides, as text; the others refuse it.
+REQUEST_PARAMETERS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "audio_url": {
+            "type": "string",
+            "format": "uri",
+            "description": "Address of the recording, with `https://` or `http://`, instead of a "
+            "file; where the server takes any (`AUDIO_URLS`).",
+        },
+    }
+)
 LIST_PARAMETERS = frozenset(
     name for name, schema in parameter_schemas().items() if schema.get("type") == "array"
 )
@@ -164,17 +179,20 @@ def read_parameters(
     *,
     fields_place: str = "the form",
     defaults: Mapping[str, str] = MappingProxyType({}),
+    also: Collection[str] = (),
 ) -> TranscribeParameters:
     """The parameters of one request, from wherever they stand.
 
     `fields_place` is what errors call the place of `fields`, names and values both as text;
-    `defaults` count as given where a name stands nowhere.
+    `defaults` count as given where a name stands nowhere; of REQUEST_PARAMETERS, those in `also`
+    are taken.
     Raises UnknownParameter, InvalidParameter, ContradictoryParameters, PayloadTooLarge; several
     faults together as SeveralErrors.
     """
     faults = _Faults()
     given = list(_all_given(query, fields, documents, faults, fields_place))
-    values = {**defaults, **_merged(given, faults)}
+    values = {**defaults, **_merged(given, faults, also)}
+    for_request = {name: _text(name, values.pop(name), faults) for name in also if name in values}
     format_ = _format(values.pop("format", DEFAULT_FORMAT), faults)
     for_writing = {name: values.pop(name) for name in WritingOptions.model_fields if name in values}
     options = _validated(TranscribeOptions, values, faults)
@@ -186,7 +204,7 @@ def read_parameters(
     assert options is not None, "options that are not valid are a fault"
     assert writing is not None, "options that are not valid are a fault"
     assert format_ is not None, "a format that is not known is a fault"
-    return TranscribeParameters(options, format_, writing)
+    return TranscribeParameters(options, format_, writing, **for_request)
 
 
 # What was given ---------------------------------------------------------------------------------
@@ -275,7 +293,7 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # One value for each name ------------------------------------------------------------------------
 
 
-def _merged(given: Iterable[_Given], faults: _Faults) -> dict[str, object]:
+def _merged(given: Iterable[_Given], faults: _Faults, also: Collection[str]) -> dict[str, object]:
     """One value by name; a fault for each name that is unknown or has two values."""
     by_name: dict[str, list[_Given]] = {}
     for one in given:
@@ -283,17 +301,21 @@ def _merged(given: Iterable[_Given], faults: _Faults) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, occurrences in by_name.items():
         with faults.collected():
-            _check_name(name)
+            _check_name(name, also)
             values[name] = _one_value(name, occurrences)
         if len(faults) >= MAX_FAULTS:
             break
     return values
 
 
-def _check_name(name: str) -> None:
-    if name in PARAMETERS:
+def _check_name(name: str, also: Collection[str]) -> None:
+    if name in PARAMETERS or name in also:
         return
     shown = label(name)
+    if name in REQUEST_PARAMETERS:
+        raise UnknownParameter(
+            f"{name} is not taken here. GET /openapi.json says which paths take it.", field=name
+        )
     if name in FILE_FIELDS:
         raise UnknownParameter(
             f"{shown} is the audio, not a parameter. Send it as a file: with curl, put an @ before "
@@ -375,6 +397,14 @@ def _format(value: object, faults: _Faults) -> Format | None:
         )
     )
     return None
+
+
+def _text(name: str, value: object, faults: _Faults) -> str | None:
+    """The value where it is text, or null."""
+    if value is not None and not isinstance(value, str):
+        faults.append(InvalidParameter(f"{name} {value_label(value)}: should be text.", field=name))
+        return None
+    return value
 
 
 def _validated(

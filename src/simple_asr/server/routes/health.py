@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from simple_asr.server.dependencies import TheServices
 from simple_asr.server.openapi import HEALTH_RESPONSES, LIVE_RESPONSES, READY_RESPONSES
 from simple_asr.server.problems import DEFAULT_RETRY_AFTER
-from simple_asr.server.spool import has_room
+from simple_asr.service.spool import has_room
 from simple_asr.service.transcriber import ModelState
 
 router = APIRouter(default_response_class=JSONResponse)

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import InvalidParameter, JobNotDone
+from simple_asr.server.audio_source import choose_source
 from simple_asr.server.dependencies import MAY_TRANSCRIBE, Services, TheServices, known_caller
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import receive_body
@@ -78,10 +79,14 @@ async def submit(
     """
     _check_idempotency_key(idempotency_key)
     jobs = services.jobs
-    async with receive_body(request, jobs.folder, services.limits) as body:
-        parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
+    receiving = receive_body(request, jobs.folder, services.limits, needs_file=False)
+    async with receiving as body:
+        parameters = read_parameters(
+            request.scope["query_string"], body.fields, body.documents, also=["audio_url"]
+        )
+        source = choose_source(body.file, parameters.audio_url, services.downloads)
         record_of(request.scope).model = parameters.options.model
-        job = await jobs.submit(body.media, parameters, caller.id, idempotency_key)
+        job = await jobs.submit(source, parameters, caller.id, idempotency_key)
     return JSONResponse(
         _fields(job, services), 202, headers={"Location": services.address(f"/jobs/{job.id}")}
     )

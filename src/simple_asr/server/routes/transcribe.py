@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from simple_asr.server.audio_source import choose_source
 from simple_asr.server.cancellation import unless_caller_leaves
 from simple_asr.server.dependencies import MAY_TRANSCRIBE, TheServices
 from simple_asr.server.event_stream import open_event_stream, wants_event_stream
@@ -40,23 +41,31 @@ router = APIRouter()
 async def transcribe(request: Request, services: TheServices) -> Response:
     """Send a file as the form field `audio_file`, or as the body itself.
 
+    Or name its address as `audio_url`, where the server takes any.
     Parameters may stand in the query, in the form, and in a JSON document in the form field
     `params`; each may be given once. With `Accept: text/event-stream` the answer is a stream of
     the events `progress`, `segment`, and at the end `done` or `error`.
     """
+    spool_dir = services.settings.spool_dir
     async with AsyncExitStack() as resources:
         body = await resources.enter_async_context(
-            receive_body(request, services.settings.spool_dir, services.limits)
+            receive_body(request, spool_dir, services.limits, needs_file=False)
         )
-        parameters = read_parameters(request.scope["query_string"], body.fields, body.documents)
+        parameters = read_parameters(
+            request.scope["query_string"], body.fields, body.documents, also=["audio_url"]
+        )
+        source = choose_source(body.file, parameters.audio_url, services.downloads)
+        if isinstance(source, str):
+            fetching = resources.enter_async_context(services.downloads.fetched(source, spool_dir))
+            source = await unless_caller_leaves(request, fetching)
         record = record_of(request.scope)
         record.model = parameters.options.model
         if wants_event_stream(request):
-            events = services.transcriber.events(body.media, parameters.options)
+            events = services.transcriber.events(source, parameters.options)
             messages = _messages(events, parameters, record)
             return await open_event_stream(request, messages, error_message, resources)
         transcript = await unless_caller_leaves(
-            request, services.transcriber.transcribe(body.media, parameters.options)
+            request, services.transcriber.transcribe(source, parameters.options)
         )
     record.note(transcript)
     # In a thread: hours of words take a second to write.

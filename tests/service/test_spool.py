@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
-from simple_asr.server.spool import SpoolFile, has_room, sweep
+from simple_asr.service.spool import SpoolFile, has_room, sweep
 
 
 def num_open_files() -> int:

@@ -317,12 +317,15 @@ def test_an_image_in_which_nothing_listens_is_unhealthy(tmp_path: Path) -> None:
     assert health_check("cpu", port, tmp_path) != 0
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+@pytest.mark.parametrize("name", ["Dockerfile", "kuberay/Dockerfile"])
+def test_hadolint_has_nothing_to_say(name: str) -> None:
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if not (hadolint := shutil.which("hadolint", path=tools)):
         pytest.skip("hadolint is not installed")
 
-    checked = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [hadolint, ROOT / "deploy" / name], capture_output=True, text=True, check=False
+    )
 
     assert (checked.returncode, checked.stdout) == (0, "")
 

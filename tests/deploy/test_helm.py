@@ -1,4 +1,4 @@
-"""The Helm chart fits the program; `helm lint` is asked where it is installed."""
+"""The Helm chart fits the program, as Helm and kubernetes-validate see it where there are any."""
 
 from __future__ import annotations
 
@@ -33,11 +33,33 @@ def test_the_chart_sets_settings_there_are() -> None:
 
 
 def test_helm_finds_no_fault_with_the_chart() -> None:
+    helm("lint", "--strict", str(CHART))
+
+
+EVERY_CHOICE = [
+    "keysSecret=keys",
+    "storageClass=fast",
+    "nodeSelector.gpu=yes",
+    "resources.limits.nvidia\\.com/gpu=1",
+]
+
+
+@pytest.mark.parametrize("chosen", [[], EVERY_CHOICE], ids=["as it is", "every choice made"])
+def test_kubernetes_takes_what_the_chart_makes(chosen: list[str]) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
+    settings = [word for choice in chosen for word in ("--set", choice)]
+
+    made = list(yaml.safe_load_all(helm("template", "asr", str(CHART), *settings)))
+
+    assert len(made) == 4
+    for resource in made:
+        schemas.validate(resource, schemas.latest_version(), strict=True)
+
+
+def helm(*words: str) -> str:
     try:
-        lint = subprocess.run(
-            ["helm", "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["helm", *words], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         pytest.skip("helm is not installed")
-
-    assert lint.returncode == 0, lint.stdout + lint.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

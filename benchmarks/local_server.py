@@ -38,8 +38,11 @@ class LocalServer:
 
 
 @contextmanager
-def local_server(**settings: object) -> Iterator[LocalServer]:
-    """A ready server with `settings` (variables in capitals). Models are kept between runs."""
+def local_server(*arguments: str, **settings: object) -> Iterator[LocalServer]:
+    """A ready server with `arguments` and `settings` (variables in capitals).
+
+    Models are kept between runs.
+    """
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
         probe.close()
@@ -62,7 +65,7 @@ def local_server(**settings: object) -> Iterator[LocalServer]:
             **{name: str(value) for name, value in settings.items()},
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "simple_asr", "serve"],
+            [sys.executable, "-m", "simple_asr", "serve", *arguments],
             cwd=folder,
             env={**os.environ, **environment},
         )

@@ -15,12 +15,15 @@ from simple_asr.engine.tuning import tune
 from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.addresses import AddressRules, read_networks, read_ports
 from simple_asr.service.backlog import Backlog
+from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
-from simple_asr.service.job_workers import JobLimits, Jobs
+from simple_asr.service.job_workers import JobLimits, Jobs, OnWork
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
+from simple_asr.service.usage import Usage
+from simple_asr.service.usage_store import UsageStore
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -102,13 +105,25 @@ def build_downloads(settings: Settings, outgoing: Outgoing) -> Downloads:
     return Downloads(outgoing, limits, is_enabled=settings.audio_urls)
 
 
-def build_jobs(settings: Settings, transcriber: Models, downloads: Downloads) -> Jobs:
-    """Jobs that nobody works on yet, and whose store is not open."""
+def database_url(settings: Settings) -> str:
+    """The address of the database: PostgreSQL's, or that of a file in the folder of the jobs."""
     url = settings.database_url
+    return url.get_secret_value() if url else sqlite_url(settings.jobs_dir / "jobs.sqlite3")
+
+
+def build_usage(settings: Settings) -> Usage:
+    """What keys use; its store is not open."""
+    return Usage(lambda: UsageStore(database_url(settings)))
+
+
+def build_jobs(
+    settings: Settings, transcriber: Models, downloads: Downloads, *, on_work: OnWork
+) -> Jobs:
+    """Jobs that nobody works on yet, and whose store is not open."""
     return Jobs(
         transcriber,
         settings.jobs_dir,
-        url.get_secret_value() if url else "",
+        database_url(settings),
         JobLimits(
             num_workers=settings.job_workers,
             lease_seconds=settings.job_lease_seconds,
@@ -116,6 +131,7 @@ def build_jobs(settings: Settings, transcriber: Models, downloads: Downloads) ->
             max_waiting=settings.max_waiting_jobs,
         ),
         downloads,
+        on_work=on_work,
     )
 
 

@@ -68,6 +68,40 @@ async def test_audio_is_charged_by_its_length(limited: Open) -> None:
     assert statuses == [200, 200, 429]
 
 
+async def test_audio_of_jobs_counts_and_a_restart_forgives_nothing(
+    make_settings: Callable[..., Settings],
+    make_key_store: Callable[[Settings], KeyStore],
+    transcriber: FakeTranscriber,
+    key: str,
+) -> None:
+    limits = make_settings().keys_file.with_name("limits.ini")
+    limits.write_text("[*]\naudio_seconds_per_day = 2\n")
+    settings = make_settings(limits_file=limits)
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(settings, transcriber, make_key_store(settings))
+        transport, headers = httpx.ASGITransport(app), {"X-API-Key": key}
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=transport, base_url="http://asr", headers=headers
+            ) as client,
+        ):
+            yield client
+
+    async with started() as client:
+        job = (await client.post("/jobs", files=CLIP)).json()
+        await client.get(f"/jobs/{job['id']}/events")  # Ends with the job.
+        before = await client.post("/transcribe", files=CLIP)
+    async with started() as client:
+        after = await client.post("/transcribe", files=CLIP)
+
+    assert before.status_code == 429
+    assert after.status_code == 429
+    assert "audio_seconds_per_day" in after.text
+
+
 async def test_a_place_is_free_again_when_its_caller_has_left(
     limited: Open, transcriber: FakeTranscriber
 ) -> None:

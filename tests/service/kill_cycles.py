@@ -23,9 +23,10 @@ from unittest.mock import patch
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
 from simple_asr.service import job_store
+from simple_asr.service.database import sqlite_url
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import JobFiles
-from simple_asr.service.job_store import JobStore, sqlite_url
+from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters

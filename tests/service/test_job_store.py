@@ -22,8 +22,9 @@ from simple_asr.errors import (
     Overloaded,
     StorageFull,
 )
+from simple_asr.service.database import sqlite_url
 from simple_asr.service.fake import TRANSCRIPT
-from simple_asr.service.job_store import JobStore, sqlite_url
+from simple_asr.service.job_store import JobStore
 from simple_asr.service.jobs import MAX_ATTEMPTS, Failure, LeaseLost, NewJob, TryAgain
 from simple_asr.transcript.events import Checkpoint, Progress
 from tests.service.postgresql import Database, running

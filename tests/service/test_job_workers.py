@@ -23,13 +23,14 @@ from simple_asr.errors import (
 )
 from simple_asr.service.addresses import AddressRules, read_networks
 from simple_asr.service.downloads import Downloads
-from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
+from simple_asr.service.fake import PROCESSING, TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, JobFiles
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job, Lease
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
+from simple_asr.service.usage import Used
 from tests.listener import Listener, listening, ok, status
 from tests.support import NO_DOWNLOADS, WAIT
 
@@ -47,12 +48,27 @@ def transcriber() -> FakeTranscriber:
 
 
 @pytest.fixture
-def make_jobs(tmp_path: Path, transcriber: FakeTranscriber) -> Callable[..., Jobs]:
+def charged() -> list[tuple[str, Used]]:
+    """What was used for whom, in order."""
+    return []
+
+
+@pytest.fixture
+def make_jobs(
+    tmp_path: Path, transcriber: FakeTranscriber, charged: list[tuple[str, Used]]
+) -> Callable[..., Jobs]:
     """As often as asked for: a server that starts again."""
 
     def make(downloads: Downloads = NO_DOWNLOADS, **limits: float) -> Jobs:
         allowed = JobLimits(**limits)  # type: ignore[arg-type]  # int and float by name
-        return Jobs(transcriber, tmp_path, "", allowed, downloads)
+        return Jobs(
+            transcriber,
+            tmp_path,
+            "",
+            allowed,
+            downloads,
+            on_work=lambda *work: charged.append(work),
+        )
 
     return make
 
@@ -116,6 +132,34 @@ async def test_a_job_is_done_while_nobody_waits(jobs: Jobs, transcriber: FakeTra
         (b"RIFF", "ru")
     ]
     assert media_of(jobs) == []
+
+
+async def test_the_audio_of_a_job_is_charged_to_its_owner(
+    jobs: Jobs, charged: list[tuple[str, Used]]
+) -> None:
+    async with jobs.working():
+        job = await submit(jobs)
+        await until(jobs, job, "done")
+
+    assert {owner for owner, _ in charged} == {"alice"}
+    assert sum((used for _, used in charged), Used()) == Used.by_job(2.5, PROCESSING)
+
+
+async def test_audio_of_a_job_that_goes_on_is_charged_once(
+    make_jobs: Callable[..., Jobs], transcriber: FakeTranscriber, charged: list[tuple[str, Used]]
+) -> None:
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+    assert sum(used.audio_seconds for _, used in charged) == 2.5
 
 
 async def test_a_job_gives_way_to_those_who_wait(jobs: Jobs, transcriber: FakeTranscriber) -> None:

@@ -61,6 +61,13 @@ def test_a_key_of_the_file_is_let_in_under_its_name(path: Path) -> None:
     assert store.identify(ALICE) == Caller("alice")
 
 
+def test_whose_key_is_in_force_has_a_name_by_id(path: Path) -> None:
+    store = loaded(path, f"{ALICE}  # alice\n")
+
+    assert store.name_of(store.identify(ALICE).id) == "alice"
+    assert store.name_of("of nobody") is None
+
+
 def test_a_key_without_a_name_is_named_by_its_digest(path: Path) -> None:
     store = loaded(path, "key1\n")
 

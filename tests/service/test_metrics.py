@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from simple_asr.service.metrics import Metrics, children_resident_bytes
+from simple_asr.service.usage import Used
 from simple_asr.transcript.model import Processing
 
 
@@ -59,9 +60,18 @@ def test_a_transcription_is_counted_by_route_status_and_key(metrics: Metrics, cl
     seen = figures(metrics)
     assert seen["asr_requests_total{route=/transcribe,status=200}"] == 1
     assert seen["asr_request_seconds_sum{route=/transcribe}"] == 3.0
-    assert seen["asr_key_audio_seconds_total{key=alice}"] == 30.0
+    assert seen["asr_key_requests_total{key=alice}"] == 1
     assert seen["asr_stage_seconds_sum{stage=queue}"] == 1.0
     assert seen["asr_real_time_factor_sum{}"] == 1.5 / 30
+
+
+def test_what_a_key_used_is_added_up(metrics: Metrics) -> None:
+    metrics.key_used("alice", Used(1, 30.0, 2.0))
+    metrics.key_used("alice", Used(0, 5.0, 1.0))
+
+    seen = figures(metrics)
+    assert seen["asr_key_audio_seconds_total{key=alice}"] == 35.0
+    assert seen["asr_key_compute_seconds_total{key=alice}"] == 3.0
 
 
 def test_a_caller_who_left_before_the_answer_has_no_status(metrics: Metrics) -> None:

@@ -162,3 +162,22 @@ def test_a_file_that_makes_no_sense_is_a_clear_error(tmp_path: Path, text: str, 
 
     with pytest.raises(ConfigurationError, match=said):
         read_limits(file)
+
+
+def test_what_was_used_of_the_day_before_a_restart_still_counts(clock: Clock) -> None:
+    limits = KeyLimits(audio_seconds_per_day=3600, audio_seconds_per_minute=60)
+    quotas = Quotas({"*": limits}, clock)
+
+    quotas.restore("alice", requests=5, audio_seconds=3700)
+
+    # A day gives back 3600 s, so 100 s take 100 s × 24; the minute is over.
+    assert wait_of(quotas) == pytest.approx(2400)
+    take(quotas, "bob")
+
+
+def test_requests_of_the_day_are_restored_too(clock: Clock) -> None:
+    quotas = Quotas({"*": KeyLimits(requests_per_day=5)}, clock)
+
+    quotas.restore("alice", requests=5, audio_seconds=0)
+
+    wait_of(quotas)

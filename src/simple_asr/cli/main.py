@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "Serve over HTTP until stopped.",
     "transcribe": "Transcribe audio and video files, without a server or with one.",
     "keys": "Add, list and revoke API keys.",
+    "usage": "Tell what each key has used, by day.",
     "models": "List models, and download them ahead of time.",
     "bench": "Measure which models keep up with speech on this machine.",
     "health": "Ask the server on this machine how it is.",

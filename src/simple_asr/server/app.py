@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from simple_asr import __version__
-from simple_asr.assembly import build_downloads, build_jobs, build_outgoing
+from simple_asr.assembly import build_downloads, build_jobs, build_outgoing, build_usage
 from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
@@ -45,6 +45,7 @@ from simple_asr.server.routes import (
     openai,
     transcribe,
 )
+from simple_asr.service.charges import Charges
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
@@ -101,15 +102,19 @@ def create_app(
             Middleware(HeaderLimits, limits=HeadLimits.from_settings(settings)),
         ],
     )
+    quotas, usage = Quotas(read_limits(settings.limits_file)), build_usage(settings)
+    charges = Charges(key_store, quotas, usage, metrics)
     app.state.services = Services(
         settings=settings,
         transcriber=transcriber,
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
-        jobs=build_jobs(settings, transcriber, downloads),
+        jobs=build_jobs(settings, transcriber, downloads, on_work=charges.to_owner),
         downloads=downloads,
         metrics=metrics,
-        quotas=Quotas(read_limits(settings.limits_file)),
+        quotas=quotas,
+        usage=usage,
+        charges=charges,
         wrong_keys=WrongKeys(settings.max_wrong_keys_per_minute),
     )
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
@@ -164,9 +169,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     for folder in (services.settings.spool_dir, services.settings.jobs_dir):
         await asyncio.to_thread(sweep, folder)
+    await asyncio.to_thread(services.charges.restore)
     watcher = asyncio.create_task(watch_keys(services.keys))
     try:
-        async with services.jobs.working():
+        async with services.usage.kept(), services.jobs.working():
             yield
     finally:
         watcher.cancel()

@@ -16,6 +16,7 @@ from simple_asr.server.intake import BodyLimits
 from simple_asr.server.middleware import host_of
 from simple_asr.server.model_names import read_aliases, resolve
 from simple_asr.server.record import record_of
+from simple_asr.service.charges import Charges
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
@@ -25,6 +26,7 @@ from simple_asr.service.models import Models
 from simple_asr.service.peers import caller_of
 from simple_asr.service.quotas import Quotas
 from simple_asr.service.shared_work import SharedWork
+from simple_asr.service.usage import Usage, Used
 from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Transcript
@@ -69,6 +71,8 @@ class Services:
     downloads: Downloads
     metrics: Metrics
     quotas: Quotas
+    usage: Usage
+    charges: Charges
     wrong_keys: WrongKeys
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
@@ -129,7 +133,9 @@ async def admitted_caller(
         raise Overloaded("The server is short of memory. Send the request again later.")
     record = record_of(request.scope)
     record.resources.enter_context(services.quotas.admission(caller.name))
-    record.on_audio = lambda seconds: services.quotas.charge(caller.name, seconds)
+    record.on_end = lambda: services.charges.to_key(
+        caller.name, Used.by_request(record.audio_seconds, record.processing)
+    )
 
 
 # For the `dependencies` of a route that transcribes.

@@ -22,7 +22,7 @@ class RequestRecord:
     `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio;
     `processing` is where the time went; `model` is the one that was asked for, then the one that
     recognised, and None where that is the default one; `resources` are held until the end, when
-    `on_audio` is told the audio's length.
+    `on_end` is called.
     """
 
     request_id: str
@@ -32,13 +32,12 @@ class RequestRecord:
     processing: Processing | None = None
     model: str | None = None
     resources: ExitStack = field(default_factory=ExitStack)
-    on_audio: Callable[[float], None] = lambda _: None
+    on_end: Callable[[], None] = lambda: None
 
     def close(self) -> None:
-        """At the request's end: frees what was held for it, and says how much audio it was."""
+        """At the request's end: frees what was held for it, and says that it is over."""
         self.resources.close()
-        if self.audio_seconds is not None:
-            self.on_audio(self.audio_seconds)
+        self.on_end()
 
     def note(self, transcript: Transcript) -> None:
         """What the log line and a header tell of a transcript."""

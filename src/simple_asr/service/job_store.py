@@ -12,14 +12,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from simple_asr.errors import (
     ConfigurationError,
@@ -29,6 +26,7 @@ from simple_asr.errors import (
     StorageFull,
     Unavailable,
 )
+from simple_asr.service.database import migrate, open_database, reason_of
 from simple_asr.service.jobs import (
     ENDED,
     MAX_ATTEMPTS,
@@ -47,10 +45,6 @@ logger = logging.getLogger(__name__)
 
 # SQLite's message (sqlite.org/rescode.html, SQLITE_FULL), and PostgreSQL's code.
 _DISK_IS_FULL = ("database or disk is full", "'C': '53100'")
-# A transaction takes milliseconds; a disk may be that slow.
-BUSY_SECONDS = 30
-# Any number that no other program locks the same database by.
-_MIGRATION_LOCK = 0x_A5_20_B5
 
 metadata = sa.MetaData()
 jobs = sa.Table(
@@ -107,14 +101,14 @@ class JobStore:
 
     def __init__(self, url: str, *, lease_seconds: float = 30.0, max_waiting: int = 1000) -> None:
         """Opens the database and brings its tables up to date. Raises ConfigurationError."""
-        self._engine = _open(url)
+        self._engine = open_database(url)
         self._lease_seconds = lease_seconds
         self._max_waiting = max_waiting
         try:
-            self._migrate()
+            migrate(self._engine)
         except SQLAlchemyError as error:
             raise ConfigurationError(
-                f"The database of jobs cannot be used: {_reason(error)}. Check DATABASE_URL, or "
+                f"The database of jobs cannot be used: {reason_of(error)}. Check DATABASE_URL, or "
                 "move the file jobs.sqlite3 out of JOBS_DIR to begin anew."
             ) from error
 
@@ -306,15 +300,6 @@ class JobStore:
         with _unavailable_when_it_fails(), writing.begin() as connection:
             yield connection
 
-    def _migrate(self) -> None:
-        config = alembic.config.Config()
-        config.set_main_option("script_location", "simple_asr.service:migrations")
-        with self._engine.execution_options(is_writing=True).begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
-
     def _insert(self, connection: sa.Connection, new: NewJob, now: float) -> Job:
         self._check_room(connection, new.owner)
         connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
@@ -444,53 +429,7 @@ def _update(connection: sa.Connection, mine: Lease, **change: object) -> None:
         raise LeaseLost
 
 
-# The database ------------------------------------------------------------------------------------
-
-
-def sqlite_url(file: Path) -> str:
-    """The address of a database in this file."""
-    return sa.URL.create("sqlite", database=str(file)).render_as_string()
-
-
-def _open(url: str) -> sa.Engine:
-    """Raises ConfigurationError for an address that is none, or of a database we do not know."""
-    try:
-        address = sa.make_url(url)
-        driver = DRIVERS[address.get_backend_name()]
-    except (ArgumentError, KeyError):
-        raise ConfigurationError(
-            "DATABASE_URL is not the address of a PostgreSQL database, such as "
-            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite."
-        ) from None
-    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True)
-    if driver == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+pg8000"}
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # `_begin_sqlite` begins transactions, not Python's module, which would begin them too late.
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_SECONDS * 1000}",
-        "journal_mode=WAL",
-        # On the disk before it is promised, also through a power cut (sqlite.org/pragma.html).
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        # What is removed is overwritten: a result that has expired is nobody's to read.
-        "secure_delete=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # One that reads before it writes would fail if another wrote in between.
-    is_writing = connection.get_execution_options().get("is_writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+# Failures ----------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -501,8 +440,8 @@ def _unavailable_when_it_fails() -> Iterator[None]:
     except IntegrityError:
         raise
     except SQLAlchemyError as error:
-        logger.error("The database of jobs failed: %s", _reason(error))
-        if any(sign in _reason(error) for sign in _DISK_IS_FULL):
+        logger.error("The database of jobs failed: %s", reason_of(error))
+        if any(sign in reason_of(error) for sign in _DISK_IS_FULL):
             raise StorageFull(
                 "The disk of the server's store of jobs is full. Try again later, or tell the "
                 "operator."
@@ -511,8 +450,3 @@ def _unavailable_when_it_fails() -> Iterator[None]:
             "The server's store of jobs cannot be used at the moment; its log says why. Try again "
             "later."
         ) from error
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    """What the database said: SQLAlchemy would add the statement, and with it text of callers."""
-    return str(getattr(error, "orig", None) or type(error).__name__)

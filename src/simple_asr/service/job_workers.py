@@ -18,9 +18,10 @@ from typing import TypeVar
 
 from simple_asr.engine.window import Priority
 from simple_asr.errors import StorageFull, Unavailable
+from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_files import JobFiles, digest
-from simple_asr.service.job_store import JobStore, sqlite_url
+from simple_asr.service.job_store import JobStore
 from simple_asr.service.jobs import (
     Failure,
     Job,
@@ -35,12 +36,15 @@ from simple_asr.service.jobs import (
 )
 from simple_asr.service.models import Models
 from simple_asr.service.parameters import TranscribeParameters
+from simple_asr.service.usage import Used
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+OnWork = Callable[[str, Used], None]
+"""Told, on the event loop, what was used for the owner of a job."""
 
 # How often a worker without a job looks for one that another server took in or gave up.
 POLL_SECONDS = 1.0
@@ -69,12 +73,17 @@ class Jobs:
         database_url: str,
         limits: JobLimits,
         downloads: Downloads,
+        *,
+        on_work: OnWork = lambda *_: None,
     ) -> None:
-        """`folder` keeps the media of jobs, which `downloads` fetch where none was sent."""
+        """`folder` keeps the media of jobs, which `downloads` fetch where none was sent; `on_work`
+        is told of each part that is done.
+        """
         self.folder = folder
         self._transcriber = transcriber
         self._downloads = downloads
         self._database_url = database_url
+        self._on_work = on_work
         self._limits = limits
         self._files: JobFiles | None = None
         self._store: JobStore | None = None
@@ -227,9 +236,10 @@ class Jobs:
 
     async def _transcribe(self, lease: Lease) -> None:
         """From the last checkpoint on, where the transcriber can; else from the beginning."""
-        options = parameters_of(lease.job.parameters).options
+        owner, options = lease.job.owner, parameters_of(lease.job.parameters).options
         path = await self._media(lease.job)
         checkpoint = lease.checkpoint
+        reached = checkpoint.progress.seconds_done if checkpoint is not None else 0.0
         new: list[Segment] = []
         running = self._transcriber.events(path, options, lease.checkpoint, Priority.BACKGROUND)
         async with aclosing(running) as events:
@@ -240,9 +250,14 @@ class Jobs:
                 if isinstance(event, SegmentDone):
                     new.append(event.segment)
                 elif isinstance(event, Progress):
+                    # First, since a stop may come while it is saved; what is begun anew is free.
+                    self._on_work(owner, Used.by_job(max(0.0, event.seconds_done - reached)))
+                    reached = max(reached, event.seconds_done)
                     await self._save(lease, new, event)
                     new = []
                 else:
+                    rest = max(0.0, event.transcript.duration - reached)
+                    self._on_work(owner, Used.by_job(rest, event.transcript.processing))
                     await self._finish(lease, new, event)
 
     async def _media(self, job: Job) -> Path:

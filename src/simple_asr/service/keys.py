@@ -162,6 +162,11 @@ class KeyStore:
             "This server does not know this API key. Check it, or ask whoever runs the server."
         )
 
+    def name_of(self, caller_id: str) -> str | None:
+        """Of a caller whose key is in force."""
+        known = (caller for _, caller in self._known.values() if caller.id == caller_id)
+        return next((caller.name for caller in known), None)
+
     def _digest(self, key: str | bytes) -> bytes:
         # A header's text may hold anything, even half a surrogate pair; no such text is a key.
         octets = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")

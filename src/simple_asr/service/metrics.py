@@ -24,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from simple_asr.service.usage import Used
 from simple_asr.transcript.model import Processing
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -62,6 +63,12 @@ class Metrics:
         )
         self._key_audio = Counter(
             "asr_key_audio_seconds", "Audio recognised, by key.", ("key",), registry=registry
+        )
+        self._key_compute = Counter(
+            "asr_key_compute_seconds",
+            "Time spent decoding and recognising, by key.",
+            ("key",),
+            registry=registry,
         )
         self._stages = Histogram(
             "asr_stage_seconds",
@@ -117,7 +124,6 @@ class Metrics:
         self._request_seconds.labels(route).observe(seconds)
         if key_name is not None:
             self._key_requests.labels(key_name).inc()
-            self._key_audio.labels(key_name).inc(audio_seconds or 0)
         if processing is not None:
             self._stages.labels("queue").observe(processing.queue)
             self._stages.labels("decode").observe(processing.decode)
@@ -125,6 +131,11 @@ class Metrics:
             factor = processing.real_time_factor(audio_seconds or 0)
             if factor is not None:
                 self._real_time_factor.observe(factor)
+
+    def key_used(self, key_name: str, used: Used) -> None:
+        """A request or a part of a job, beside the number of requests."""
+        self._key_audio.labels(key_name).inc(used.audio_seconds)
+        self._key_compute.labels(key_name).inc(used.compute_seconds)
 
     def model_called(
         self, step: str, num_windows: int, seconds: float, *, has_failed: bool

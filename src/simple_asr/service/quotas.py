@@ -161,6 +161,14 @@ class Quotas:
         for _, allowance in self._account(key_name).audio:
             allowance.spend(audio_seconds)
 
+    def restore(self, key_name: str, requests: float, audio_seconds: float) -> None:
+        """What the key used of its day before this server began."""
+        account = self._account(key_name)
+        for allowances, amount in ((account.requests, requests), (account.audio, audio_seconds)):
+            for name, allowance in allowances:
+                if name.endswith("_per_day"):
+                    allowance.spend(amount)
+
     def _check(self, account: _Account) -> None:
         if account.num_running >= account.limits.concurrent:
             raise QuotaExceeded(

@@ -1,4 +1,4 @@
-"""Alembic's way in: runs the migrations on the connection that `job_store.py` hands over."""
+"""Alembic's way in: runs the migrations on the connection that `database.py` hands over."""
 
 from alembic import context
 

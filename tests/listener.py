@@ -13,7 +13,7 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Heard:
-    """One request: its first line, its headers in lower case, and its body."""
+    """One request: its first line, its headers by their names in lower case, and its body."""
 
     line: str
     headers: dict[str, str]
@@ -34,7 +34,8 @@ class Listener:
         self.num_connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            lines = [line.split(": ", 1) for line in head[1:] if line]
+            headers = {name.lower(): value for name, value in lines}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.heard.append(Heard(head[0], headers, body))
             answer = self.answers[head[0].split(" ")[1].partition("?")[0]]

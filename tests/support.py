@@ -14,6 +14,7 @@ from simple_asr.errors import AsrError
 from simple_asr.service.addresses import AddressRules
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
+from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.transcript.events import Done, Event
 from simple_asr.transcript.model import Transcript
 
@@ -21,8 +22,9 @@ WAIT = 120
 """Seconds after which a test gives up on an event: far more than any of them takes."""
 
 
-# Downloads of nothing, from nowhere.
+# Downloads of nothing, from nowhere, and nobody to be told.
 NO_DOWNLOADS = Downloads(Outgoing(AddressRules()), DownloadLimits(max_bytes=0), is_enabled=False)
+NO_WEBHOOKS = WebhookSender(Outgoing(AddressRules()))
 
 
 @dataclass(frozen=True)

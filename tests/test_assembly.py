@@ -123,3 +123,22 @@ def test_of_a_folder_given_as_a_path_only_the_name_is_told(
     assert loaded.backends[0].info.name == base_model.name
     transcriber.close()
     loaded.backends[0].close()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"webhook_url": "https://example.com/hook?token=xyzzy"},
+        {"webhook_url": "http://127.1/xyzzy", "webhook_secret": f"whsec_{32 * 'A'}"},
+        {"webhook_secret": "xyzzy"},
+    ],
+)
+def test_webhooks_that_cannot_work_stop_the_start_without_their_secrets(
+    models_root: Path, values: dict[str, str]
+) -> None:
+    chosen = settings(models_root, **values)
+
+    with pytest.raises(ConfigurationError, match="WEBHOOK_") as refused:
+        assembly.build_webhooks(chosen, assembly.build_outgoing(chosen))
+
+    assert "xyzzy" not in refused.value.detail

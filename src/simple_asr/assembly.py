@@ -12,7 +12,7 @@ from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.models import ModelStore, OnDownload, shown_name
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
-from simple_asr.errors import ConfigurationError, ModelUnavailable, StorageFull
+from simple_asr.errors import AddressRefused, ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.addresses import AddressRules, read_networks, read_ports
 from simple_asr.service.backlog import Backlog
 from simple_asr.service.database import sqlite_url
@@ -24,6 +24,8 @@ from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
 from simple_asr.service.usage import Usage
 from simple_asr.service.usage_store import UsageStore
+from simple_asr.service.webhook_sender import WebhookSender
+from simple_asr.service.webhooks import read_secret
 from simple_asr.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,27 @@ def build_downloads(settings: Settings, outgoing: Outgoing) -> Downloads:
     return Downloads(outgoing, limits, is_enabled=settings.audio_urls)
 
 
+def build_webhooks(settings: Settings, outgoing: Outgoing) -> WebhookSender:
+    """What tells of the ends of jobs, by way of `outgoing`. Raises ConfigurationError."""
+    secret, url = settings.webhook_secret, settings.webhook_url
+    try:
+        if url is not None:
+            outgoing.rules.checked_url(url.get_secret_value())
+    except AddressRefused as error:
+        raise ConfigurationError(f"WEBHOOK_URL: {error.detail}") from None
+    if url is not None and secret is None:
+        raise ConfigurationError(
+            "WEBHOOK_URL is set, and WEBHOOK_SECRET is not, by which receivers know us. "
+            "Make one with: echo whsec_$(openssl rand -base64 32)"
+        )
+    return WebhookSender(
+        outgoing,
+        read_secret(secret.get_secret_value()) if secret else None,
+        url.get_secret_value() if url else None,
+        settings.root_path,
+    )
+
+
 def database_url(settings: Settings) -> str:
     """The address of the database: PostgreSQL's, or that of a file in the folder of the jobs."""
     url = settings.database_url
@@ -117,7 +140,12 @@ def build_usage(settings: Settings) -> Usage:
 
 
 def build_jobs(
-    settings: Settings, transcriber: Models, downloads: Downloads, *, on_work: OnWork
+    settings: Settings,
+    transcriber: Models,
+    *,
+    downloads: Downloads,
+    webhooks: WebhookSender,
+    on_work: OnWork,
 ) -> Jobs:
     """Jobs that nobody works on yet, and whose store is not open."""
     return Jobs(
@@ -130,7 +158,8 @@ def build_jobs(
             retention_seconds=settings.job_retention_seconds,
             max_waiting=settings.max_waiting_jobs,
         ),
-        downloads,
+        downloads=downloads,
+        webhooks=webhooks,
         on_work=on_work,
     )
 

@@ -268,6 +268,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Longest the download of one `audio_url` may take.",
     )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret that webhooks are signed with, `whsec_` and 24 to 64 random bytes in "
+        "base64. Empty: there are none.",
+    )
+    webhook_url: SecretStr | None = Field(
+        None, description="Address that is told of the end of jobs that name no `webhook_url`."
+    )
     allowed_addresses: str = Field(
         "",
         description="Networks that this server may connect to for callers though they are not of "
@@ -385,6 +393,8 @@ class Settings(BaseSettings):
         "hf_token",
         "database_url",
         "metrics_token",
+        "webhook_secret",
+        "webhook_url",
         "unix_socket",
         "tls_certificate",
         "tls_key",

@@ -32,7 +32,7 @@ from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
-from tests.support import NO_DOWNLOADS
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS
 
 OWNER = "alice"
 NUM_SEGMENTS = 5
@@ -70,7 +70,7 @@ def said_in(content: str) -> tuple[Segment, ...]:
 
 def jobs_in(folder: Path) -> Jobs:
     limits = JobLimits(lease_seconds=LEASE_SECONDS)
-    return Jobs(SlowTranscriber(), folder, "", limits, NO_DOWNLOADS)
+    return Jobs(SlowTranscriber(), folder, "", limits, downloads=NO_DOWNLOADS, webhooks=NO_WEBHOOKS)
 
 
 def serve(folder: Path, first: int, acknowledged: int) -> None:

@@ -169,6 +169,98 @@ def test_a_job_that_is_there_is_found_by_its_key_where_no_more_may_wait(
     assert store.add(new("b", idempotency_key="once", digest="same"), now=1000).id == "a"
 
 
+# Webhooks ----------------------------------------------------------------------------------------
+
+
+def ended_with_webhook(store: JobStore, name: str = "a", now: float = 1000) -> None:
+    store.add(new(name, webhook_url="https://example.com/"), now)
+    store.cancel(name, "alice", now)
+
+
+def test_a_webhook_is_due_when_its_job_ends_and_not_before(store: JobStore) -> None:
+    store.add(new(webhook_url="https://example.com/"), now=1000)
+    before = store.claim_delivery(2000, seconds=60)
+    lease = store.claim(now=2000)
+    assert lease is not None
+
+    store.finish(lease, [], TRANSCRIPT, now=2001)
+    after = store.claim_delivery(2001, seconds=60)
+
+    assert before is None
+    assert after is not None
+    assert (after.job.id, after.job.state, after.job.webhook_attempts) == ("a", "done", 1)
+
+
+def test_a_job_set_aside_is_told_of_too(store: JobStore) -> None:
+    store.add(new(webhook_url="https://example.com/"), now=1000)
+    for attempt in range(MAX_ATTEMPTS):
+        assert claimed_id(store, now=2000 + 100 * attempt) == "a"
+    assert claimed_id(store, now=3000) is None
+
+    delivery = store.claim_delivery(3000, seconds=60)
+
+    assert delivery is not None
+    assert delivery.job.failure is not None
+
+
+def test_a_job_without_a_webhook_has_nothing_due(store: JobStore) -> None:
+    store.add(new(), now=1000)
+    store.cancel("a", "alice", now=1000)
+
+    assert store.claim_delivery(2000, seconds=60) is None
+
+
+def test_a_webhook_has_one_attempt_at_a_time_and_another_when_its_server_died(
+    store: JobStore,
+) -> None:
+    ended_with_webhook(store)
+
+    claims = [store.claim_delivery(now, seconds=60) for now in (1000, 1059, 1061)]
+
+    attempts = [claim and claim.job.webhook_attempts for claim in claims]
+    assert attempts == [1, None, 2]
+
+
+def test_what_an_attempt_that_was_overtaken_tells_is_not_kept(store: JobStore) -> None:
+    ended_with_webhook(store)
+    first = store.claim_delivery(1000, seconds=60)
+    second = store.claim_delivery(1061, seconds=60)
+    assert first is not None
+    assert second is not None
+
+    store.delivered(second)
+    store.not_delivered(first, "It hung up.", due=1070)
+
+    assert store.get("a", "alice").webhook_state == "delivered"
+
+
+def test_workers_that_send_at_once_send_different_webhooks(store: JobStore) -> None:
+    for number in range(10):
+        ended_with_webhook(store, str(number))
+    begin = threading.Barrier(10)
+
+    def claim(_: int) -> str | None:
+        begin.wait()
+        delivery = store.claim_delivery(1000, seconds=60)
+        return None if delivery is None else delivery.job.id
+
+    with ThreadPoolExecutor(10) as threads:
+        claimed = [job_id for job_id in threads.map(claim, range(10)) if job_id is not None]
+
+    assert len(claimed) == len(set(claimed))
+
+
+def test_the_webhook_of_a_job_that_was_removed_is_not_missed(store: JobStore) -> None:
+    ended_with_webhook(store)
+    delivery = store.claim_delivery(1000, seconds=60)
+    assert delivery is not None
+
+    store.remove("a", "alice")
+    store.delivered(delivery)
+
+    assert store.page("alice", 9) == []
+
+
 # Workers -----------------------------------------------------------------------------------------
 
 

@@ -31,8 +31,9 @@ from simple_asr.service.jobs import Job, Lease
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.service.usage import Used
+from simple_asr.service.webhook_sender import WebhookSender
 from tests.listener import Listener, listening, ok, status
-from tests.support import NO_DOWNLOADS, WAIT
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -59,14 +60,19 @@ def make_jobs(
 ) -> Callable[..., Jobs]:
     """As often as asked for: a server that starts again."""
 
-    def make(downloads: Downloads = NO_DOWNLOADS, **limits: float) -> Jobs:
+    def make(
+        downloads: Downloads = NO_DOWNLOADS,
+        webhooks: WebhookSender = NO_WEBHOOKS,
+        **limits: float,
+    ) -> Jobs:
         allowed = JobLimits(**limits)  # type: ignore[arg-type]  # int and float by name
         return Jobs(
             transcriber,
             tmp_path,
             "",
             allowed,
-            downloads,
+            downloads=downloads,
+            webhooks=webhooks,
             on_work=lambda *work: charged.append(work),
         )
 

@@ -15,7 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from simple_asr import __version__
-from simple_asr.assembly import build_downloads, build_jobs, build_outgoing, build_usage
+from simple_asr.assembly import (
+    build_downloads,
+    build_jobs,
+    build_outgoing,
+    build_usage,
+    build_webhooks,
+)
 from simple_asr.errors import AsrError, ConfigurationError
 from simple_asr.server import error_answers
 from simple_asr.server.dependencies import Services
@@ -52,6 +58,7 @@ from simple_asr.service.models import Models
 from simple_asr.service.peers import OpenPerCaller, Proxies
 from simple_asr.service.quotas import Quotas, read_limits
 from simple_asr.service.spool import sweep
+from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 
@@ -74,7 +81,10 @@ def create_app(
     transcriber and the keys stay their owner's, who loads and closes them.
     """
     metrics = metrics or Metrics()
-    downloads = build_downloads(settings, build_outgoing(settings))
+    outgoing = build_outgoing(settings)
+    downloads = build_downloads(settings, outgoing)
+    webhooks = build_webhooks(settings, outgoing)
+    _count_webhooks(metrics, webhooks)
     app = _App(
         title="Simple ASR",
         version=__version__,
@@ -109,7 +119,13 @@ def create_app(
         transcriber=transcriber,
         keys=key_store,
         limits=limits or BodyLimits.from_settings(settings),
-        jobs=build_jobs(settings, transcriber, downloads, on_work=charges.to_owner),
+        jobs=build_jobs(
+            settings,
+            transcriber,
+            downloads=downloads,
+            webhooks=webhooks,
+            on_work=charges.to_owner,
+        ),
         downloads=downloads,
         metrics=metrics,
         quotas=quotas,
@@ -154,6 +170,16 @@ def _check_prefix(app: FastAPI, prefix: str) -> None:
             f"ROOT_PATH={prefix} is how paths of the server itself begin. Show it under another "
             "path, such as /asr."
         )
+
+
+def _count_webhooks(metrics: Metrics, webhooks: WebhookSender) -> None:
+    metrics.count("asr_webhooks_delivered", "Webhooks delivered.", lambda: webhooks.num_delivered)
+    metrics.count(
+        "asr_webhook_failures",
+        "Attempts that failed.",
+        lambda: webhooks.num_failed_attempts,
+    )
+    metrics.count("asr_webhooks_dead", "Webhooks given up.", lambda: webhooks.num_dead)
 
 
 class _App(FastAPI):

@@ -10,8 +10,9 @@ from simple_asr.server.openapi import (
     JsonSchema,
     Responses,
     problem_responses,
+    transcribe_operation,
 )
-from simple_asr.service.jobs import State
+from simple_asr.service.jobs import State, WebhookState
 
 _TIME: JsonSchema = {"type": ["string", "null"], "format": "date-time"}
 _TEXT: JsonSchema = {"type": "string"}
@@ -33,6 +34,15 @@ _JOB: JsonSchema = {
             "description": "Why it failed.",
             "properties": {"code": _TEXT, "title": _TEXT, "detail": _TEXT},
         },
+        "webhook": {
+            "type": ["object", "null"],
+            "description": "How far telling its end has come, where somebody is to be told.",
+            "properties": {
+                "state": {"type": "string", "enum": list(get_args(WebhookState))},
+                "attempts": {"type": "integer", "minimum": 0},
+                "error": {"type": ["string", "null"], "description": "Why the last one failed."},
+            },
+        },
         "links": {"type": "object", "additionalProperties": _TEXT},
     },
 }
@@ -46,6 +56,7 @@ _EXAMPLE = {
     "started": "2026-01-02T03:04:06.000+00:00",
     "ended": None,
     "error": None,
+    "webhook": None,
     "links": {
         "self": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f",
         "events": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f/events",
@@ -66,8 +77,7 @@ def _by_name(responses: Responses) -> dict[str, Any]:
 
 
 JOB_OPERATION: dict[str, Any] = {
-    "parameters": TRANSCRIBE_OPERATION["parameters"],
-    "requestBody": TRANSCRIBE_OPERATION["requestBody"],
+    **transcribe_operation("audio_url", "webhook_url"),
     "responses": {
         "202": _answer("The job is on disk.", _JOB, {**_EXAMPLE, "state": "queued"}),
         **_by_name(

@@ -38,6 +38,7 @@ from simple_asr.service.jobs import (
     TryAgain,
     set_aside,
 )
+from simple_asr.service.webhooks import Delivery
 from simple_asr.transcript.events import Checkpoint, Progress
 from simple_asr.transcript.model import Segment, Transcript
 
@@ -58,6 +59,10 @@ jobs = sa.Table(
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("audio_url", sa.Text),
+    sa.Column("webhook_url", sa.Text),
+    sa.Column("webhook_due", sa.Double),
+    sa.Column("webhook_attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("webhook_failure", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("not_before", sa.Double, nullable=False, default=0.0),
     sa.Column("lease", sa.String(32)),
@@ -78,6 +83,7 @@ jobs = sa.Table(
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.Index("jobs_by_owner", "owner", "created"),
     sa.Index("jobs_by_state", "state", "created"),
+    sa.Index("jobs_by_webhook", "webhook_due"),
 )
 segments = sa.Table(
     "segments",
@@ -138,9 +144,19 @@ class JobStore:
         with self._reading() as connection:
             return _one(connection, jobs.c.id == job_id, jobs.c.owner == owner)
 
-    def page(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
+    def page(
+        self,
+        owner: str,
+        limit: int,
+        before: str | None = None,
+        *,
+        only_dead_webhooks: bool = False,
+    ) -> list[Job]:
         """Up to `limit` jobs, the newest first; those older than the job `before`."""
         wanted = sa.select(jobs).where(jobs.c.owner == owner)
+        if only_dead_webhooks:
+            is_given_up = jobs.c.webhook_due.is_(None) & jobs.c.webhook_failure.is_not(None)
+            wanted = wanted.where(is_given_up)
         with self._reading() as connection:
             if before is not None:
                 last = _one(connection, jobs.c.id == before, jobs.c.owner == owner)
@@ -271,6 +287,41 @@ class JobStore:
             }
         with self._writing() as connection:
             _update(connection, lease, **change)
+
+    # Webhooks ------------------------------------------------------------------------------------
+
+    def claim_delivery(self, now: float, seconds: float) -> Delivery | None:
+        """The webhook that is due longest; nobody else has it for so many seconds."""
+        is_due = jobs.c.webhook_due <= now
+        wanted = sa.select(jobs.c.id).where(is_due).order_by(jobs.c.webhook_due).limit(1)
+        with self._reading() as connection:  # Asked all the time, and seldom with an answer.
+            if connection.scalar(wanted) is None:
+                return None
+        with self._writing() as connection:
+            job_id = connection.scalar(wanted.with_for_update(skip_locked=True))
+            if job_id is None:
+                return None
+            claimed = {
+                "webhook_due": now + seconds,
+                "webhook_attempts": jobs.c.webhook_attempts + 1,
+            }
+            connection.execute(jobs.update().where(jobs.c.id == job_id).values(**claimed))
+            return Delivery(_one(connection, jobs.c.id == job_id))
+
+    def delivered(self, delivery: Delivery) -> None:
+        """The receiver has it."""
+        self._note_delivery(delivery, webhook_due=None, webhook_failure=None)
+
+    def not_delivered(self, delivery: Delivery, reason: str, due: float | None) -> None:
+        """The next attempt is due then; None gives the webhook up."""
+        self._note_delivery(delivery, webhook_due=due, webhook_failure=reason)
+
+    def _note_delivery(self, delivery: Delivery, **change: object) -> None:
+        """Unless another attempt has begun since, or the job is gone."""
+        job = delivery.job
+        is_latest = (jobs.c.id == job.id) & (jobs.c.webhook_attempts == job.webhook_attempts)
+        with self._writing() as connection:
+            connection.execute(jobs.update().where(is_latest).values(**change))
 
     # Housekeeping --------------------------------------------------------------------------------
 
@@ -418,8 +469,12 @@ def _failed(failure: Failure, now: float) -> dict[str, object]:
 
 
 def _ended(now: float) -> dict[str, object]:
-    """Nobody works on it any more; an address may hold secrets, and is needed no more either."""
-    return {"ended": now, "lease": None, "audio_url": None}
+    """Nobody works on it any more, and who wants to know of that is to be told.
+
+    The recording's address may hold secrets, and is not needed any more.
+    """
+    due = sa.case((jobs.c.webhook_url.is_not(None), sa.literal(now, sa.Double)))
+    return {"ended": now, "lease": None, "audio_url": None, "webhook_due": due}
 
 
 def _update(connection: sa.Connection, mine: Lease, **change: object) -> None:

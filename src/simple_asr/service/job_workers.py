@@ -37,6 +37,7 @@ from simple_asr.service.jobs import (
 from simple_asr.service.models import Models
 from simple_asr.service.parameters import TranscribeParameters
 from simple_asr.service.usage import Used
+from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
 
@@ -72,8 +73,9 @@ class Jobs:
         folder: Path,
         database_url: str,
         limits: JobLimits,
-        downloads: Downloads,
         *,
+        downloads: Downloads,
+        webhooks: WebhookSender,
         on_work: OnWork = lambda *_: None,
     ) -> None:
         """`folder` keeps the media of jobs, which `downloads` fetch where none was sent; `on_work`
@@ -82,6 +84,7 @@ class Jobs:
         self.folder = folder
         self._transcriber = transcriber
         self._downloads = downloads
+        self._webhooks = webhooks
         self._database_url = database_url
         self._on_work = on_work
         self._limits = limits
@@ -102,9 +105,12 @@ class Jobs:
     ) -> Job:
         """Takes over a file of `folder`, or an address; the job is on disk when this returns.
 
-        Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable.
+        Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable; and where it names a
+        webhook, InvalidParameter and AddressRefused.
         """
         document = document_of(parameters)
+        asked = "\0".join(filter(None, (document, parameters.webhook_url)))
+        webhook_url = self._webhooks.url_for(parameters.webhook_url)
 
         def keep(store: JobStore, files: JobFiles) -> Job:
             new = NewJob(
@@ -112,8 +118,9 @@ class Jobs:
                 owner=owner,
                 parameters=document,
                 idempotency_key=idempotency_key,
-                digest=digest(source, document) if idempotency_key else "",
+                digest=digest(source, asked) if idempotency_key else "",
                 audio_url=source if isinstance(source, str) else None,
+                webhook_url=webhook_url,
             )
             is_kept = False
             try:
@@ -171,7 +178,10 @@ class Jobs:
         Raises ConfigurationError where the store cannot be opened.
         """
         await asyncio.to_thread(self._open)
-        tasks = [asyncio.create_task(self._keep_house())]
+        tasks = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._webhooks.run(self.ask)),
+        ]
         tasks += [asyncio.create_task(self._work()) for _ in range(self._limits.num_workers)]
         try:
             yield

@@ -6,7 +6,8 @@ Where jobs are kept is `job_store.py`'s business, who works on them is `job_work
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Literal
 
 from simple_asr.errors import (
@@ -23,6 +24,7 @@ from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.transcript.events import Checkpoint, Event, Progress, SegmentDone
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+WebhookState = Literal["waiting", "delivered", "dead"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 # Starts without a window finished in between, after which a job is given up: its file may be what
@@ -52,7 +54,8 @@ class Failure:
 class NewJob:
     """What is asked for. `owner` is the caller's `id`, `parameters` a document for `parameters_of`.
 
-    `audio_url` is where the recording is to be had, where no file came; `digest` tells one request
+    `audio_url` is where the recording is to be had, where no file came, `webhook_url` who is told
+    of the end; `digest` tells one request
     from another under the same `idempotency_key`.
     """
 
@@ -62,6 +65,7 @@ class NewJob:
     idempotency_key: str | None = None
     digest: str = ""
     audio_url: str | None = None
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ class Job:
 
     `attempts` counts starts since the last finished window. `seconds_done` of `duration` audio
     seconds are recognised; the work going on began at `started` with `seconds_before` of them.
-    `audio_url` is forgotten at the end.
+    `audio_url` is forgotten at the end. The webhook's next attempt is due at `webhook_due`, None
+    where there is none; `webhook_failure` says why the last one failed.
     """
 
     id: str
@@ -89,6 +94,10 @@ class Job:
     started: float | None
     ended: float | None
     failure: Failure | None
+    webhook_url: str | None = None
+    webhook_due: float | None = None
+    webhook_attempts: int = 0
+    webhook_failure: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -102,6 +111,15 @@ class Job:
         if not self.duration:
             return 0.0
         return Progress(self.seconds_done, self.duration).fraction
+
+    @property
+    def webhook_state(self) -> WebhookState | None:
+        """None where nobody is told."""
+        if self.webhook_url is None:
+            return None
+        if not self.has_ended or self.webhook_due is not None:
+            return "waiting"
+        return "delivered" if self.webhook_failure is None else "dead"
 
     def eta_seconds(self, now: float) -> float | None:
         """Seconds until it is done, as it went so far; None while there is nothing to tell from."""
@@ -172,6 +190,45 @@ def set_aside(attempts: int) -> Failure:
         f"The server failed on this job {attempts} times in a row, so it is not tried again. Check "
         "the file; to try once more, send it as a new job.",
     )
+
+
+# What is told of it ------------------------------------------------------------------------------
+
+
+def job_fields(job: Job, root_path: str, now: float) -> dict[str, object]:
+    """A job as callers see it. It has no text of theirs, and no address that they sent."""
+    eta = job.eta_seconds(now)
+    address = f"{root_path}/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "state": job.state,
+        "progress": round(job.progress, 4),
+        "eta_seconds": None if eta is None else round(eta, 1),
+        "duration": job.duration,
+        "created": _timestamp(job.created),
+        "started": _timestamp(job.started),
+        "ended": _timestamp(job.ended),
+        "error": None if job.failure is None else asdict(job.failure),
+        "webhook": _webhook_fields(job),
+        "links": {"self": address, "events": f"{address}/events", "result": f"{address}/result"},
+    }
+
+
+def _webhook_fields(job: Job) -> dict[str, object] | None:
+    if job.webhook_state is None:
+        return None
+    return {
+        "state": job.webhook_state,
+        "attempts": job.webhook_attempts,
+        "error": job.webhook_failure,
+    }
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    """RFC 3339, in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 # Parameters --------------------------------------------------------------------------------------

@@ -63,13 +63,15 @@ WORDING = {
 class TranscribeParameters:
     """What one request asks for, and how it wants it written.
 
-    `audio_url` is where the recording is, where no file came with the request.
+    `audio_url` is where the recording is, where no file came with the request; `webhook_url` is
+    told of the end of a job.
     """
 
     options: TranscribeOptions
     format: Format
     writing: WritingOptions
     audio_url: str | None = None
+    webhook_url: str | None = None
 
     def write(self, transcript: Transcript) -> str:
         """The transcript as it was asked for."""
@@ -164,6 +166,12 @@ REQUEST_PARAMETERS: Mapping[str, dict[str, Any]] = MappingProxyType(
             "format": "uri",
             "description": "Address of the recording, with `https://` or `http://`, instead of a "
             "file; where the server takes any (`AUDIO_URLS`).",
+        },
+        "webhook_url": {
+            "type": "string",
+            "format": "uri",
+            "description": "Address that is told of the job's end by a signed POST; where the "
+            "server sends any (`WEBHOOK_SECRET`).",
         },
     }
 )

@@ -257,3 +257,39 @@ async def test_what_transcribe_refuses_is_no_job(client: httpx.AsyncClient, quer
 async def test_a_stranger_has_no_jobs(stranger: httpx.AsyncClient) -> None:
     assert (await stranger.post("/jobs", **FORM)).status_code == 401
     assert (await stranger.get("/jobs")).status_code == 401
+
+
+async def test_a_server_without_a_secret_takes_no_webhook(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/jobs?webhook_url=https://example.com/", **FORM)
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "webhook_url")
+    assert "WEBHOOK_SECRET" in answer.json()["detail"]
+
+
+async def test_who_is_told_of_a_job_is_not_shown_but_how_that_goes(
+    make_settings: Callable[..., Settings],
+    transcriber: FakeTranscriber,
+    make_key_store: Callable[[Settings], KeyStore],
+) -> None:
+    settings = make_settings(webhook_secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    app = create_app(settings, transcriber, make_key_store(settings))
+    transport = httpx.ASGITransport(app)
+    headers = {"X-API-Key": settings.keys_file.read_text().split()[0]}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://asr", headers=headers
+    ) as client:
+        url = "https://example.com/hook?token=secret"
+        answer = await client.post("/jobs", params={"webhook_url": url}, **FORM)
+        listed = await client.get("/jobs?webhook=dead")
+        refused = await client.get("/jobs?webhook=alive")
+
+    assert answer.json()["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
+    assert "secret" not in answer.text
+    assert listed.json() == {"jobs": [], "next": None}
+    assert refused.status_code == 422
+
+
+async def test_transcribe_tells_nobody(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/transcribe?webhook_url=https://example.com/", **FORM)
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "webhook_url")

@@ -8,9 +8,8 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from datetime import datetime, timezone
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -39,7 +38,7 @@ from simple_asr.server.transcript_messages import (
 from simple_asr.server.warning_header import warning_header
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import Jobs
-from simple_asr.service.jobs import Job, parameters_of
+from simple_asr.service.jobs import Job, job_fields, parameters_of
 from simple_asr.service.keys import Caller
 from simple_asr.service.parameters import (
     TranscribeParameters,
@@ -56,6 +55,7 @@ TheCaller = Annotated[Caller, Depends(known_caller)]
 MAX_PAGE = 100
 # How often a stream looks for news: a window takes longer than that.
 LOOK_SECONDS = 0.5
+ALSO = ("audio_url", "webhook_url")
 WRITING = frozenset({"format", *WritingOptions.model_fields})
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
@@ -82,7 +82,10 @@ async def submit(
     receiving = receive_body(request, jobs.folder, services.limits, needs_file=False)
     async with receiving as body:
         parameters = read_parameters(
-            request.scope["query_string"], body.fields, body.documents, also=["audio_url"]
+            request.scope["query_string"],
+            body.fields,
+            body.documents,
+            also=ALSO,
         )
         source = choose_source(body.file, parameters.audio_url, services.downloads)
         record_of(request.scope).model = parameters.options.model
@@ -98,13 +101,20 @@ async def page(
     caller: TheCaller,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
     before: Annotated[str | None, Query(max_length=32, description="Id of a job.")] = None,
+    webhook: Annotated[
+        Literal["dead"] | None, Query(description="Those whose webhook was given up.")
+    ] = None,
 ) -> JSONResponse:
     """`next` is the address of the page after this one, or null."""
-    listed = await services.jobs.ask(lambda store: store.page(caller.id, limit + 1, before))
+    only_dead = webhook == "dead"
+    listed = await services.jobs.ask(
+        lambda store: store.page(caller.id, limit + 1, before, only_dead_webhooks=only_dead)
+    )
     shown = listed[:limit]
     following = None
     if len(listed) > limit:
-        following = services.address(f"/jobs?limit={limit}&before={shown[-1].id}")
+        only = "&webhook=dead" if only_dead else ""
+        following = services.address(f"/jobs?limit={limit}&before={shown[-1].id}{only}")
     return JSONResponse({"jobs": [_fields(job, services) for job in shown], "next": following})
 
 
@@ -254,25 +264,4 @@ def _ended_without_result(job: Job) -> JobNotDone:
 
 
 def _fields(job: Job, services: Services) -> dict[str, object]:
-    eta = job.eta_seconds(time.time())
-    address = services.address(f"/jobs/{job.id}")
-    return {
-        "id": job.id,
-        "state": job.state,
-        "progress": round(job.progress, 4),
-        "eta_seconds": None if eta is None else round(eta, 1),
-        "duration": job.duration,
-        "created": _timestamp(job.created),
-        "started": _timestamp(job.started),
-        "ended": _timestamp(job.ended),
-        "error": job.failure
-        and {"code": job.failure.code, "title": job.failure.title, "detail": job.failure.detail},
-        "links": {"self": address, "events": f"{address}/events", "result": f"{address}/result"},
-    }
-
-
-def _timestamp(seconds: float | None) -> str | None:
-    """RFC 3339, in UTC."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return job_fields(job, services.settings.root_path, time.time())

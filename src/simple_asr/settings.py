@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     root_path: str = Field(
         "",
         pattern=r"^(/[\w.~-]+)*$",
-        description="Path under which a proxy shows the server, such as `/asr`, whether or not the "
-        "proxy takes it off.",
+        description="Path under which a proxy shows the server, such as `/speech`, whether or not "
+        "the proxy takes it off.",
     )
     cors_origins: str = Field(
         "",

@@ -113,7 +113,7 @@ async def test_the_page_without_its_last_slash_leads_to_the_page(client: httpx.A
     assert (answer.status_code, answer.headers["location"]) == (308, f"{PREFIX}/")
 
 
-@pytest.mark.parametrize("prefix", ["/v1", "/jobs", "/web", "/health/"])
+@pytest.mark.parametrize("prefix", ["/v1", "/jobs", "/web", "/health/", "/asr"])
 def test_a_prefix_that_is_a_path_of_ours_is_refused(
     make_settings: Callable[..., Settings], key_store: KeyStore, prefix: str
 ) -> None:

@@ -168,7 +168,7 @@ def _check_prefix(app: FastAPI, prefix: str) -> None:
     if prefix and any(f"{path}/".startswith(f"{prefix}/") for path in taken):
         raise ConfigurationError(
             f"ROOT_PATH={prefix} is how paths of the server itself begin. Show it under another "
-            "path, such as /asr."
+            "path, such as /speech."
         )
 
 

@@ -53,11 +53,8 @@ def build_transcriber(
         ),
         spool,
     )
-    if metrics is not None:
-        metrics.count(
-            "asr_decoder_deaths", "Decoder processes that died.", lambda: decoder.num_deaths
-        )
-
+    metrics = metrics or Metrics()
+    metrics.count("asr_decoder_deaths", "Decoder processes that died.", lambda: decoder.num_deaths)
     backlog = Backlog(settings.max_waiting_audio_seconds)
 
     def transcriber(name: str, load: Callable[[], LoadedModel]) -> LocalTranscriber:
@@ -70,11 +67,12 @@ def build_transcriber(
             max_requests=settings.max_waiting_requests,
             num_decoders=settings.decoder_processes,
             backlog=backlog,
-            on_call=metrics.model_called if metrics is not None else None,
+            on_call=metrics.model_called,
+            on_outcome=metrics.window_ended,
             min_call_timeout=settings.engine_timeout_seconds,
         )
 
-    return ModelPool(
+    pool = ModelPool(
         transcriber(shown_name(settings.default_model), lambda: load_model(settings, on_download)),
         lambda name: transcriber(name, lambda: load_named(name, settings)),
         build_model_store(settings).models,
@@ -84,6 +82,8 @@ def build_transcriber(
         seconds_to_next_end=backlog.seconds_to_next_end,
         on_close=decoder.close,
     )
+    metrics.queue = lambda: pool.queue
+    return pool
 
 
 def physical_memory() -> int:

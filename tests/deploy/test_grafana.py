@@ -19,7 +19,9 @@ FIGURE = re.compile(r"\b(?:asr|process)_\w+")
 
 def figures_there_are() -> set[str]:
     metrics = Metrics()
+    # Counted by others, and shown where there are any.
     metrics.count("asr_decoder_deaths", "Of decoders.", lambda: 0)
+    metrics.count("asr_restarts", "Of servers.", lambda: 0)
     text = metrics.exposition().decode()
     return {family.name for family in text_string_to_metric_families(text)}
 

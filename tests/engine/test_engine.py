@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simple_asr.audio.features import LogMel
 from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.fake import FakeBackend
-from simple_asr.engine.engine import Engine
+from simple_asr.engine.engine import Engine, Queue
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
 from simple_asr.engine.tokens import Tokenizer
@@ -344,6 +344,40 @@ def test_every_model_call_is_reported_with_its_windows(backend: FakeBackend) -> 
     engine.close()
 
     assert calls == [("Decode", 1, False), ("Decode", 2, False)]
+
+
+def test_what_becomes_of_each_window_is_told(backend: FakeBackend) -> None:
+    outcomes: list[str] = []
+    engine = Engine([backend], max_batch_size=4, max_requests=10, on_outcome=outcomes.append)
+    caller = Caller()
+
+    engine.submit(request(backend), caller)
+
+    caller.transcript()
+    engine.close()
+    assert outcomes == ["accepted"]
+
+
+def test_what_waits_for_the_model_is_seen_until_it_is_its_turn_or_gone(
+    engine: Engine, backend: FakeBackend
+) -> None:
+    first = hold(engine, backend)
+    empty = engine.queue
+    waiting, leaving = Caller(), request(backend)
+    engine.submit(leaving, Caller())
+    engine.submit(request(backend), waiting)
+    both = engine.queue
+    engine.cancel(leaving)
+    one = engine.queue
+
+    backend.gate.set()
+
+    first.transcript()
+    waiting.transcript()
+    assert empty == Queue(0, 0.0)
+    assert (both.num_windows, one.num_windows) == (2, 1)
+    assert both.age > 0
+    assert engine.queue == Queue(0, 0.0)
 
 
 # Faults -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import answer_batch
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import NO_SHORTCUTS, Request
+from simple_asr.engine.request import NO_SHORTCUTS, Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts, reduced_context, saves_a_window
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
@@ -86,6 +86,7 @@ class Run:
         self.windows: list[Window] = []
         self.events, todo = request.start()
         self.num_in_flight = [len(todo)]
+        self.outcomes: list[Outcome] = []
         while todo:
             window, *todo = todo
             self.windows.append(window)
@@ -95,6 +96,8 @@ class Run:
                 answer = remaining.popleft()
             events, more = request.receive(window, answer)
             self.events += events
+            if request.last_outcome is not None:
+                self.outcomes.append(request.last_outcome)
             todo += more
             self.num_in_flight.append(len(todo))
         assert not remaining, "The request ended before it asked for everything"
@@ -216,6 +219,26 @@ def test_a_silent_window_is_skipped(tokenizer: Tokenizer, say: Say) -> None:
 
     assert run.transcript.text == " Speech."
     assert run.transcript.segments[0].seek == 3000
+
+
+def test_each_attempt_at_a_window_has_one_outcome(tokenizer: Tokenizer, say: Say) -> None:
+    improbable = say(0.0, " Um.", 2.0, logprob=-2.0)
+    silent = say(0.0, " Thanks for watching.", 2.0, logprob=-1.5, no_speech=0.9)
+    answers = [improbable, say(0.0, " Good.", 30.0), silent, say(0.0, " Rest.", 5.0)]
+
+    run = Run(tokenizer, answers, seconds=65, word_timestamps=True)
+
+    assert run.outcomes == ["retried", "accepted", "silent", "accepted"]
+
+
+def test_a_window_in_which_nobody_is_heard_to_speak_is_silent(
+    tokenizer: Tokenizer, say: Say
+) -> None:
+    answers: list[Answer] = [Detected({"en": 0.9}), say(0.0, " you", 2.0, no_speech=0.9)]
+
+    run = Run(tokenizer, answers, language=None, find_voice=lambda *_: 0.0)
+
+    assert run.outcomes == ["silent"]
 
 
 def test_beams_and_patience_count_at_zero_and_best_of_above(tokenizer: Tokenizer, say: Say) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from simple_asr.engine.engine import Queue
+from simple_asr.engine.request import Outcome
 from simple_asr.service.metrics import Metrics, children_resident_bytes
 from simple_asr.service.usage import Used
 from simple_asr.transcript.model import Processing
+
+OUTCOMES = get_args(Outcome)
 
 
 class Clock:
@@ -106,6 +111,27 @@ def test_model_calls_are_counted_by_step_and_outcome(metrics: Metrics) -> None:
     assert seen["asr_windows_total{outcome=failed,step=Decode}"] == 2
     assert seen["asr_batch_windows_bucket{le=2.0}"] == 1
     assert seen["asr_model_call_seconds_count{}"] == 2
+
+
+def test_windows_are_counted_by_what_became_of_them(metrics: Metrics) -> None:
+    for outcome in OUTCOMES:
+        metrics.window_ended(outcome)
+    metrics.window_ended("accepted")
+
+    seen = figures(metrics)
+    assert seen["asr_window_outcomes_total{outcome=accepted}"] == 2
+    assert seen["asr_window_outcomes_total{outcome=retried}"] == 1
+    assert seen["asr_window_outcomes_total{outcome=silent}"] == 1
+
+
+def test_what_waits_is_asked_at_each_scrape(metrics: Metrics) -> None:
+    before = figures(metrics)
+    metrics.queue = lambda: Queue(num_windows=3, age=1.5)
+    after = figures(metrics)
+
+    names = ("asr_queue_windows{}", "asr_queue_age_seconds{}")
+    assert [before[name] for name in names] == [0, 0]
+    assert [after[name] for name in names] == [3, 1.5]
 
 
 def test_what_others_count_is_asked_at_each_scrape(metrics: Metrics) -> None:

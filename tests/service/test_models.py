@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -409,3 +410,38 @@ def test_where_any_model_hangs_nobody_is_admitted_any_more(
     assert pool.model_state.status == "restarting"
     with pytest.raises(EngineLost):
         asyncio.run(pool.transcribe(media, asking(None)))
+
+
+def until_two_wait(pool: ModelPool) -> int:
+    deadline = time.monotonic() + WAIT
+    while pool.queue.num_windows < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return pool.queue.num_windows
+
+
+def test_what_waits_is_added_up_over_the_models(
+    pool: ModelPool, workshop: Workshop, media: Path
+) -> None:
+    async def ask() -> int:
+        asked = []
+        for model in (None, "tiny"):
+            backend = workshop.backends[model or "base"][0]
+            backend.gate.clear()
+            asked.append(asyncio.create_task(pool.transcribe(media, asking(model))))
+            await asyncio.to_thread(backend.is_working.wait, WAIT)
+            backend.is_working.clear()
+            asked.append(asyncio.create_task(pool.transcribe(media, asking(model))))
+        waiting = await asyncio.to_thread(until_two_wait, pool)
+        for backends in workshop.backends.values():
+            backends[0].gate.set()
+        await asyncio.gather(*asked)
+        return waiting
+
+    pool.load("tiny")
+    pool.wait_until_loaded("tiny")
+    for backends in workshop.backends.values():
+        backends[0].is_working.clear()  # Of the warm-up.
+
+    assert asyncio.run(ask()) == 2
+    assert pool.queue.num_windows == 0

@@ -16,7 +16,7 @@ import numpy as np
 from simple_asr.audio.features import N_FRAMES
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import Request
+from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.scheduler import Scheduler
 from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
@@ -51,8 +51,16 @@ class OnCall(Protocol):
     ) -> None: ...
 
 
-def _no_one(step: str, num_windows: int, seconds: float, *, has_failed: bool) -> None:
+def tell_no_one(step: str, num_windows: int, seconds: float, *, has_failed: bool) -> None:
     """Listens to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """`num_windows` wait for a model, the first of them for `age` seconds."""
+
+    num_windows: int = 0
+    age: float = 0.0
 
 
 @dataclass(slots=True)
@@ -77,13 +85,16 @@ class Engine:
         *,
         max_batch_size: int,
         max_requests: int,
-        on_call: OnCall = _no_one,
+        on_call: OnCall = tell_no_one,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
         watch: CallWatch | None = None,
     ) -> None:
         """Starts one thread for each of `backends`, which then belongs to it."""
         self._scheduler = Scheduler(max_batch_size)
         self._max_requests = max_requests
         self._on_call = on_call
+        self._on_outcome = on_outcome
+        self._waiting: dict[Window, float] = {}
         self._num_admitted = 0
         self._listeners: dict[Request, Listener] = {}
         self._is_closing = False
@@ -109,6 +120,14 @@ class Engine:
         """Callers between admission and the end of their work."""
         with self._lock:
             return self._num_admitted
+
+    @property
+    def queue(self) -> Queue:
+        """What waits now."""
+        with self._lock:
+            oldest = next(iter(self._waiting.values()), None)
+            age = 0.0 if oldest is None else time.monotonic() - oldest
+            return Queue(len(self._waiting), age)
 
     @contextmanager
     def admission(self) -> Iterator[None]:
@@ -179,6 +198,8 @@ class Engine:
                         break
                     self._work.wait()
                     batch = self._scheduler.next_batch()
+                for window in batch:
+                    self._waiting.pop(window, None)
             if not batch:
                 break
             self._serve(backend, batch)
@@ -249,7 +270,9 @@ class Engine:
         with self._work:
             if not self._scheduler.has_others_than(owners):
                 return False
-            self._scheduler.put_back([w for w in batch if w.owner in self._listeners])
+            returned = [window for window in batch if window.owner in self._listeners]
+            self._scheduler.put_back(returned)
+            self._waiting.update(dict.fromkeys(returned, time.monotonic()))
             self._work.notify()
             return True
 
@@ -284,6 +307,8 @@ class Engine:
             logger.exception("A model's answer could not be read")
             self._fail_call(window)
         else:
+            if request.last_outcome is not None:
+                self._on_outcome(request.last_outcome)
             self._publish(request, events, windows)
 
     # Under the lock ------------------------------------------------------------------------------
@@ -300,6 +325,7 @@ class Engine:
         listener = self._listeners[request]
         for window in windows:
             self._scheduler.add(window)
+            self._waiting[window] = time.monotonic()
         self._work.notify(len(windows))
         if request.is_finished:
             self._forget(request)
@@ -325,6 +351,8 @@ class Engine:
     def _forget(self, request: Request) -> None:
         self._listeners.pop(request, None)
         self._scheduler.remove(request)
+        for window in [window for window in self._waiting if window.owner is request]:
+            del self._waiting[window]
 
 
 def engine_lost() -> EngineLost:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from simple_asr.audio.features import FRAMES_PER_SECOND, N_FRAMES, LogMel
 from simple_asr.audio.speech import Span
@@ -17,6 +18,7 @@ from simple_asr.engine.seek_loop import FindVoiceBetween, SeekLoop, Shortcuts, W
 from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
 from simple_asr.engine.window import (
     Answer,
+    Decode,
     Detected,
     DetectLanguage,
     Priority,
@@ -35,6 +37,9 @@ _SURE_LANGUAGE = 0.5
 MAX_REPETITIONS = 4
 
 NO_SHORTCUTS = Shortcuts()
+
+Outcome = Literal["accepted", "retried", "silent"]
+"""What became of a window: its text was kept, it was decoded anew, or there is nothing in it."""
 
 
 class Request:
@@ -100,6 +105,7 @@ class Request:
         self._telling = 0
         self._num_told = 0
         self._segments: list[Segment] = []
+        self.last_outcome: Outcome | None = None
         if checkpoint is not None and chunks is None and checkpoint.progress.model == info.name:
             self._go_on_from(checkpoint)
 
@@ -114,13 +120,22 @@ class Request:
         return self._start_loops()
 
     def receive(self, window: Window, answer: Answer) -> tuple[list[Event], list[Window]]:
-        """Takes the model's answer to `window`; returns what became known and the next steps."""
+        """Takes the model's answer to `window`; returns what became known and the next steps.
+
+        Then `last_outcome` says what became of the window; None where that is not decided yet.
+        """
+        self.last_outcome = None
         if isinstance(answer, Detected):
             return self._choose_language(window, answer)
         loop = self._loop_of.pop(window)
         seek_before, num_segments_before = loop.seek, len(loop.segments)
         windows = self._windows(loop, loop.receive(window.step, answer))
         moved_on = (loop.seek, len(loop.segments)) != (seek_before, num_segments_before)
+        if moved_on:
+            has_more = len(loop.segments) > num_segments_before
+            self.last_outcome = "accepted" if has_more else "silent"
+        elif any(isinstance(following.step, Decode) for following in windows):
+            self.last_outcome = "retried"
         return self._news() if moved_on or not windows else [], windows
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:

@@ -133,9 +133,14 @@ class _Supervisor:
             self._wait(pause, theirs)
 
     def _fork(self, theirs: Handlers) -> bool:
-        """Whether this is the new process, which has the signals of before to itself."""
-        # Between the fork and the note of the child's number a signal would reach nobody.
+        """Whether this is the new process, which has the signals of before to itself.
+
+        Raises SystemExit once the end has been asked for.
+        """
+        # Between this look and the note of the child's number a signal would reach nobody.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if self._is_stopping:
+            raise SystemExit(0)
         child = os.fork()
         if child == 0:
             _end_with_parent()
@@ -182,13 +187,11 @@ class _Supervisor:
 
     def _wait(self, seconds: float, theirs: Handlers) -> None:
         """While a process of its own answers, so that nothing is ever imported into this one."""
-        if seconds and not self._is_stopping:
+        if seconds:
             if self._fork(theirs):
                 self._stand_in(self._listener, seconds)
                 os._exit(0)
             self._end_of_child()
-        if self._is_stopping:
-            raise SystemExit(0)
 
 
 def _manner(status: int) -> str:

@@ -6,6 +6,7 @@ value; text and audio do not appear.
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from simple_asr.engine.engine import Queue
+from simple_asr.engine.request import Outcome
+from simple_asr.service.memory import available_memory
 from simple_asr.service.usage import Used
 from simple_asr.transcript.model import Processing
 
@@ -44,6 +48,8 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._begun: dict[object, float] = {}
+        self.queue: Callable[[], Queue] = Queue
+        """Asked at each scrape, which is all there is to say of what waits now."""
         # A time of birth beside each counter would double the figures, and tells nobody anything.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         registry = self._registry = CollectorRegistry(auto_describe=True)
@@ -89,6 +95,12 @@ class Metrics:
             ("step", "outcome"),
             registry=registry,
         )
+        self._outcomes = Counter(
+            "asr_window_outcomes",
+            "Windows whose text was kept, that were decoded anew, or that held nothing.",
+            ("outcome",),
+            registry=registry,
+        )
         self._batches = Histogram(
             "asr_batch_windows", "Windows in a model call.", buckets=_BATCH_SIZES, registry=registry
         )
@@ -98,7 +110,20 @@ class Metrics:
         self._gauge("asr_requests_in_progress", "Begun, not ended.", lambda: len(self._begun))
         self._gauge("asr_oldest_request_seconds", "Age of the oldest of them.", self._oldest)
         self._gauge(
+            "asr_queue_windows", "That wait for the model.", lambda: self.queue().num_windows
+        )
+        self._gauge(
+            "asr_queue_age_seconds",
+            "How long the first of them has waited.",
+            lambda: self.queue().age,
+        )
+        self._gauge(
             "asr_decoder_resident_bytes", "Memory of the child processes.", children_resident_bytes
+        )
+        self._gauge(
+            "asr_available_memory_bytes",
+            "That can be had without swapping; NaN where the system does not tell.",
+            lambda: _or_nan(available_memory()),
         )
 
     # Told by whoever does it ---------------------------------------------------------------------
@@ -145,6 +170,10 @@ class Metrics:
         self._batches.observe(num_windows)
         self._calls.observe(seconds)
 
+    def window_ended(self, outcome: Outcome) -> None:
+        """What became of one window, or of one attempt at it."""
+        self._outcomes.labels(outcome).inc()
+
     def count(self, name: str, meaning: str, value: Callable[[], int]) -> None:
         """Shows a number that somebody else counts."""
         self._registry.register(_Counted(name, meaning, value))
@@ -168,6 +197,10 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._meaning, value=self._value())
+
+
+def _or_nan(value: int | None) -> float:
+    return math.nan if value is None else value
 
 
 def children_resident_bytes() -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from simple_asr.engine.catalogue import find_model
-from simple_asr.engine.engine import engine_lost
+from simple_asr.engine.engine import Queue, engine_lost
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
@@ -208,6 +208,14 @@ class ModelPool:
     def num_requests(self) -> int:
         """Requests admitted and not ended, of all models."""
         return self._num_requests
+
+    @property
+    def queue(self) -> Queue:
+        """Windows that wait, of all models."""
+        with self._lock:
+            transcribers = [self._default, *(one.transcriber for one in self._opened.values())]
+        queues = [transcriber.queue for transcriber in transcribers]
+        return Queue(sum(queue.num_windows for queue in queues), max(queue.age for queue in queues))
 
     async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
         with self._admission():

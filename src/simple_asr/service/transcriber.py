@@ -23,10 +23,18 @@ from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, SpeechRules, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
-from simple_asr.engine.engine import Engine, Listener, OnCall, engine_lost, warm_up
+from simple_asr.engine.engine import (
+    Engine,
+    Listener,
+    OnCall,
+    Queue,
+    engine_lost,
+    tell_no_one,
+    warm_up,
+)
 from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.request import Request
+from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.engine.watch import CallWatch
 from simple_asr.engine.window import Priority
@@ -156,16 +164,18 @@ class LocalTranscriber:
         max_requests: int,
         num_decoders: int,
         backlog: Backlog | None = None,
-        on_call: OnCall | None = None,
+        on_call: OnCall = tell_no_one,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
         min_call_timeout: float = 0,
     ) -> None:
         """`load` is called once by `start`; `shortcuts` count where a request names none.
 
         `num_decoders` files are decoded at a time; `backlog` bounds the audio in work; `on_call` is
-        told of each model call, which may take `min_call_timeout` seconds at least (0: for ever).
+        told of each model call, which may take `min_call_timeout` seconds at least (0: for ever),
+        `on_outcome` what became of each window.
         """
         self._backlog = backlog or Backlog(math.inf)
-        self._engine_options = {} if on_call is None else {"on_call": on_call}
+        self._on_call, self._on_outcome = on_call, on_outcome
         self._decoder = decoder
         self._load = load
         self._shortcuts_by_default = shortcuts
@@ -194,6 +204,11 @@ class LocalTranscriber:
     def num_requests(self) -> int:
         """Requests admitted and not ended."""
         return 0 if self._engine is None else self._engine.num_admitted
+
+    @property
+    def queue(self) -> Queue:
+        """Windows that wait for the model."""
+        return Queue() if self._engine is None else self._engine.queue
 
     def start(
         self,
@@ -460,7 +475,8 @@ class LocalTranscriber:
                 max_batch_size=self._max_batch_size or info.batch_size,
                 max_requests=self._max_requests,
                 watch=CallWatch(self._min_call_timeout, window_seconds),
-                **self._engine_options,
+                on_call=self._on_call,
+                on_outcome=self._on_outcome,
             )
             self._state = replace(
                 self._state, status="ready", served=info.name, reason=loaded.reason

@@ -17,7 +17,7 @@ import torch
 import whisper
 from numpy.typing import NDArray
 
-from simple_asr.engine.backends.weights import Variables, num_layers, plain, read_variables
+from simple_asr.engine.weights import Variables, num_layers, plain, read_variables
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -57,7 +57,8 @@ def running_peer(
     process = subprocess.Popen(
         [python, "-m", "benchmarks.peer", system, str(model)],
         cwd=REPOSITORY,
-        env={**os.environ, **(TUNED if is_tuned else {})},
+        # Of the project it reads a file of weights, which needs nothing but numpy.
+        env={**os.environ, "PYTHONPATH": "src", **(TUNED if is_tuned else {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -22,7 +22,7 @@ from simple_asr.engine.backends.decoder_graph import (
     quantized,
     step_graph,
 )
-from simple_asr.engine.backends.weights import plain, read_variables
+from simple_asr.engine.weights import plain, read_variables
 
 Logits = NDArray[np.float32]
 """For each token of the vocabulary, the log of its probability but for a constant."""

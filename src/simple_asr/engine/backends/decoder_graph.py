@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from simple_asr.engine.backends.weights import Variables, num_layers, plain
+from simple_asr.engine.weights import Variables, num_layers, plain
 
 HEAD_WIDTH = 64
 """Of every Whisper model; its inverse root, 1/8, is exact in floating point."""

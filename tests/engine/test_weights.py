@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simple_asr.engine.backends.weights import Variables, num_layers, plain, read_variables
+from simple_asr.engine.weights import Variables, num_layers, plain, read_variables
 
 
 @pytest.mark.weights

@@ -278,7 +278,7 @@ def test_a_window_with_a_full_prompt_ends_where_the_context_ends(
     assert len(full.tokens) + len(answer.hypotheses[0].tokens) == N_TEXT_CONTEXT + 1
 
 
-@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"without_timestamps": True}])
+@pytest.mark.parametrize("options", [{}, {"without_timestamps": True}])
 def test_the_decoder_writes_what_ctranslate2_writes(
     backend: CTranslate2Backend,
     ctranslate2_alone: CTranslate2Backend,

@@ -1,6 +1,6 @@
 """Whisper on CTranslate2: the only importer of ctranslate2.
 
-On a CPU it hears and times words, and `decoder` writes the text.
+On a CPU it hears, times words and searches with beams; else `decoder` writes the text.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ class CTranslate2Backend:
         ]
 
     def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
-        if self._decoder:
+        if self._decoder and not _is_plain_beam_search(steps[0]):
             with self.model.in_use(), _together(encoded) as rows:
                 heard = self._decoder.hear(np.asarray(rows))
             return generate(heard, self._tokenizer, steps)
@@ -364,6 +364,15 @@ class CTranslate2Backend:
     def close(self) -> None:
         self.model.unload()
         self._decoder = None
+
+
+def _is_plain_beam_search(step: Decode) -> bool:
+    """Whether CTranslate2 searches as openai-whisper does, and faster than our decoder.
+
+    It is told by the options alone: the answer must not depend on who shares the call.
+    """
+    search = step.search
+    return search.beam_size > 1 and search.patience == 1 and not step.prompt.num_prefix_tokens
 
 
 def _max_length(step: Decode) -> int:

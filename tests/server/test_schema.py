@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +38,28 @@ def test_what_the_document_describes_is_what_is_answered(app: FastAPI) -> None:
         check_generated(operation.ok())
 
     assert len(operations) > 10
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "headers"),
+    [
+        ("/transcribe", {}, {"Accept": "text/event-stream"}),
+        ("/v1/audio/transcriptions", {"stream": "true"}, {}),
+        ("/v1/audio/translations", {"stream": "true"}, {}),
+    ],
+)
+def test_a_stream_is_of_events_as_described(
+    app: FastAPI, path: str, fields: dict[str, str], headers: dict[str, str]
+) -> None:
+    operation = schemathesis.openapi.from_asgi("/openapi.json", app)[path]["POST"]
+    file = "audio_file" if path == "/transcribe" else "file"
+
+    answer = operation.Case(
+        body={file: b"RIFF", **fields},
+        media_type="multipart/form-data",
+    ).call_and_validate(checks=HELD, headers={"X-API-Key": KEY, **headers})
+
+    assert answer.headers["content-type"][0].startswith("text/event-stream")
 
 
 def check_generated(operation: schemathesis.APIOperation[Any, Any, Any, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simple_asr.server.openai_fields import GRANULARITIES, RESPONSE_FORMATS
-from simple_asr.server.openapi import MEANINGS, REF, JsonSchema, Responses
+from simple_asr.server.openapi import MEANINGS, REF, JsonSchema, Responses, event_stream
 from simple_asr.service.parameters import parameter_schemas
 
 _TEXT: JsonSchema = {"type": "string"}
@@ -184,7 +184,12 @@ def _operation(fields: dict[str, JsonSchema]) -> dict[str, Any]:
                     "text/plain": plain,
                     "application/x-subrip": plain,
                     "text/vtt": plain,
-                    "text/event-stream": plain,
+                    "text/event-stream": event_stream(
+                        {"data": _TEXT},
+                        "JSON of type `transcript.text.delta`, and at the end of type "
+                        "`transcript.text.done`; then `[DONE]`.",
+                        example='data: {"type": "transcript.text.delta", "delta": "Привет,"}\n\n',
+                    ),
                 },
             },
             **{str(status): response for status, response in errors.items()},

@@ -55,7 +55,7 @@ def test_a_stream_is_of_events_as_described(
     file = "audio_file" if path == "/transcribe" else "file"
 
     answer = operation.Case(
-        body={file: b"RIFF", **fields},
+        body={file: "RIFF", **fields},
         media_type="multipart/form-data",
     ).call_and_validate(checks=HELD, headers={"X-API-Key": KEY, **headers})
 

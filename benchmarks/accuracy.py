@@ -96,12 +96,12 @@ def _score(
 def count_errors(reference: str, hypothesis: str, language: str) -> tuple[int, int]:
     """Wrong, missing and added words, and the reference's words; characters in some languages."""
     measure = jiwer.process_characters if language in _BY_CHARACTER else jiwer.process_words
-    counts = measure(_normalised(reference, language), _normalised(hypothesis, language))
+    counts = measure(normalised(reference, language), normalised(hypothesis, language))
     num_errors = counts.substitutions + counts.deletions + counts.insertions
     return num_errors, counts.hits + counts.substitutions + counts.deletions
 
 
-def _normalised(text: str, language: str) -> str:
+def normalised(text: str, language: str) -> str:
     normaliser = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
     normalised = str(normaliser(text))
     return normalised.replace(" ", "") if language in _BY_CHARACTER else normalised

@@ -32,6 +32,7 @@ def recordings(speech: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> 
     [
         ("encoder --rounds 1", ["as shipped", "both", " ms"]),
         ("accuracy {folder} --speedup 1", ["en", "1 recordings", " %"]),
+        ("keywords {folder} --keywords fox dog", ["nothing", "keywords[]", "found", " %"]),
         ("throughput {folder} --clients 2 --rounds 1", ["exact", "reduced", "p95"]),
         ("latency {folder}/clip.wav --rounds 1 --beam-size 1", ["exact", "reduced context", " s"]),
         ("long {folder} clip.wav", ["chunks, reduced", "times real time", "word error rate"]),

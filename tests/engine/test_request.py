@@ -306,6 +306,17 @@ def test_a_carried_prompt_is_given_to_every_window(tokenizer: Tokenizer, say: Sa
     assert [previous_text(tokenizer, step) for step in run.decodes] == [" Names:"] * 3
 
 
+@pytest.mark.parametrize(("num_words", "warns"), [(223, False), (224, True)])
+def test_a_prompt_longer_than_the_model_is_given_is_remarked_on(
+    tokenizer: Tokenizer, say: Say, num_words: int, warns: bool
+) -> None:
+    prompt = " ".join(["fox"] * num_words)
+
+    run = Run(tokenizer, [say(0.0, " Hello.", 2.0)], initial_prompt=prompt)
+
+    assert bool(run.transcript.warnings) == warns
+
+
 def test_clips_are_recognised_in_order_and_nothing_else(tokenizer: Tokenizer, say: Say) -> None:
     answers = [say(0.0, " One.", 2.0), say(0.5, " Two.", 3.0)]
 

@@ -15,7 +15,12 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.seek_loop import FindVoiceBetween, SeekLoop, Shortcuts, Work
-from simple_asr.engine.tokens import Tokenizer, check_prefix, initial_prompt_tokens
+from simple_asr.engine.tokens import (
+    MAX_PROMPT_TOKENS,
+    Tokenizer,
+    check_prefix,
+    initial_prompt_tokens,
+)
 from simple_asr.engine.window import (
     Answer,
     Decode,
@@ -92,6 +97,11 @@ class Request:
             )
 
         prompt = initial_prompt_tokens(tokenizer, options)
+        if len(prompt) > MAX_PROMPT_TOKENS:
+            self._warnings.append(
+                f"initial_prompt, with keywords, is {len(prompt)} tokens long; the model is given "
+                f"the last {MAX_PROMPT_TOKENS} of it and of what was said since. Shorten it."
+            )
         if chunks is None:
             self._loops = [make_loop(clips)]
         else:

@@ -310,6 +310,12 @@ async def test_an_answer_before_the_body_is_read_is_out_before_the_rest_is_dropp
 
 async def test_only_so_much_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "LINGER_BYTES", 2500)
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
     num_chunks = 0
 
     async def receive() -> Message:
@@ -320,6 +326,8 @@ async def test_only_so_much_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     await _call(LingeringClose(answer_at_once), [], WITH_BODY, receive)
 
     assert num_chunks == 3
+    # A reset at once could destroy the answer on its way.
+    assert waits == [pytest.approx(middleware.LINGER_SECONDS, abs=1)]
 
 
 async def test_a_silent_sender_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

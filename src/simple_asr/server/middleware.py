@@ -276,6 +276,10 @@ async def _drop_rest(receive: Receive) -> None:
             return
         dropped += len(message.get("body", b""))
         more = message.get("more_body", False)
+    if more:
+        # No more is read, and nothing is reset yet: a proxy that is busy sending looks at the
+        # answer late (Caddy's callers would get its 502 instead).
+        await asyncio.sleep(max(0.0, deadline - loop.time()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,6 +341,13 @@ class Settings(BaseSettings):
         description="Programs on this machine may read `/metrics` without a token; a proxy on it "
         "that names its client in `X-Forwarded-For` may not.",
     )
+    otel_exporter_otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of an OpenTelemetry collector, which is sent traces by OTLP over "
+        "HTTP. Empty: none. The other `OTEL_` variables of the environment count as its SDK has "
+        "it.",
+    )
     hf_endpoint: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://\S+$",

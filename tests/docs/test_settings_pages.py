@@ -33,6 +33,7 @@ PATTERNS_IN_WORDS = {
     r"^(\d+\.\d+\.\d+)?$": "`x.y.z`, or empty",
     r"^(/[\w.~-]+)*$": "path with a leading `/`, or empty",
     r"^0?[0-7]{3}$": "three octal digits",
+    r"^(https?://\S+)?$": "address with `http://` or `https://`, or empty",
     r"^https?://\S+$": "address with `http://` or `https://`",
 }
 

@@ -112,6 +112,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
         "pyproject.toml",
         "requirements/run.txt",
         "requirements/cluster.txt",
+        "requirements/otel.txt",
         "requirements/test.txt",
     ):
         (root / name).write_text(f"# {name}\n")
@@ -156,6 +157,24 @@ def test_a_start_as_a_cluster_installs_ray_too(checkout: Checkout) -> None:
 
     assert start.stdout.splitlines()[-1] == "simple-asr serve --cluster --port 9000"
     assert checkout.installs()[2].endswith("--requirement requirements/cluster.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", {}),
+        ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}),
+    ],
+)
+def test_a_start_with_a_collector_of_traces_installs_what_sends_them(
+    checkout: Checkout, line: str, variables: dict[str, str]
+) -> None:
+    checkout.add_python("python3", "3.11")
+    (checkout.root / ".env").write_text(f"{line}\n")
+
+    checkout.run("start_server.sh", **variables)
+
+    assert checkout.installs()[0].endswith("--requirement requirements/otel.txt")
 
 
 def test_a_start_alone_after_one_as_a_cluster_changes_nothing(checkout: Checkout) -> None:

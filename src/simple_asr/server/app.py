@@ -51,6 +51,7 @@ from simple_asr.server.routes import (
     openai,
     transcribe,
 )
+from simple_asr.server.tracing import Tracing
 from simple_asr.service.charges import Charges
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
@@ -85,6 +86,7 @@ def create_app(
     downloads = build_downloads(settings, outgoing)
     webhooks = build_webhooks(settings, outgoing)
     _count_webhooks(metrics, webhooks)
+    tracing = Tracing(settings)
     app = _App(
         title="Simple ASR",
         version=__version__,
@@ -98,7 +100,7 @@ def create_app(
         lifespan=_lifespan,
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies),
-            Middleware(RequestEnvelope, transcriber=transcriber, metrics=metrics),
+            Middleware(RequestEnvelope, transcriber=transcriber, metrics=metrics, tracing=tracing),
             Middleware(PathPrefix, prefix=settings.root_path),
             *_cors(settings),
             Middleware(LastResort, timeout=settings.request_timeout_seconds),
@@ -133,6 +135,7 @@ def create_app(
         charges=charges,
         wrong_keys=WrongKeys(settings.max_wrong_keys_per_minute),
     )
+    app.state.tracing = tracing
     app.add_exception_handler(AsrError, error_answers.answer_asr_error)
     app.add_exception_handler(HTTPException, error_answers.answer_http_exception)
     app.add_exception_handler(RequestValidationError, error_answers.answer_validation_error)
@@ -193,12 +196,13 @@ class _App(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    tracing: Tracing = app.state.tracing
     for folder in (services.settings.spool_dir, services.settings.jobs_dir):
         await asyncio.to_thread(sweep, folder)
     await asyncio.to_thread(services.charges.restore)
     watcher = asyncio.create_task(watch_keys(services.keys))
     try:
-        async with services.usage.kept(), services.jobs.working():
+        async with tracing.telling(), services.usage.kept(), services.jobs.working():
             yield
     finally:
         watcher.cancel()

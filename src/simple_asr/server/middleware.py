@@ -17,6 +17,7 @@ from simple_asr.errors import AsrError, DeadlineExceeded, QuotaExceeded, Shuttin
 from simple_asr.server.error_answers import error_answer
 from simple_asr.server.problems import HeadersTooLarge, internal_error
 from simple_asr.server.record import RequestRecord, open_record, record_of
+from simple_asr.server.tracing import Tracing
 from simple_asr.service.labels import ascii_label, label
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.peers import UNIX, OpenPerCaller
@@ -44,11 +45,16 @@ class RequestEnvelope:
     """Gives each request its record, each answer its standing headers, and the log its line."""
 
     def __init__(
-        self, app: ASGIApp, transcriber: Transcriber, metrics: Metrics | None = None
+        self,
+        app: ASGIApp,
+        transcriber: Transcriber,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._transcriber = transcriber
         self._metrics = metrics or Metrics()
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,6 +64,12 @@ class RequestEnvelope:
         began = time.perf_counter()
         self._metrics.request_began(id(record))
 
+        async def watched_receive() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                record.received = time.perf_counter()
+            return message
+
         async def send_enveloped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
@@ -65,9 +77,11 @@ class RequestEnvelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_enveloped)
+            await self._app(scope, watched_receive, send_enveloped)
         finally:
             record.close()
+            if self._tracing is not None and not _is_probe(scope, record):
+                self._tracing.request_ended(scope, record, _route(scope), began)
             _log_request(scope, record, time.perf_counter() - began)
             self._metrics.request_ended(
                 id(record),
@@ -92,12 +106,15 @@ def _route(scope: Scope) -> str:
     return path if isinstance(path, str) else "other"
 
 
+def _is_probe(scope: Scope, record: RequestRecord) -> bool:
+    """They come every few seconds, and would bury the rest."""
+    return bool(scope["path"].startswith("/health")) and record.status == 200
+
+
 def _log_request(scope: Scope, record: RequestRecord, seconds: float) -> None:
-    # Probes come every few seconds and would bury the rest.
-    is_probe = scope["path"].startswith("/health") and record.status == 200
     processing = record.processing
     access_logger.log(
-        logging.DEBUG if is_probe else logging.INFO,
+        logging.DEBUG if _is_probe(scope, record) else logging.INFO,
         "request id=%s method=%s path=%s status=%s key=%s audio_s=%s queue_ms=%s decode_ms=%s"
         " total_ms=%.0f",
         record.request_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ class RequestRecord:
     `key_name` is the caller's, never the key; `audio_seconds` is the length of the decoded audio;
     `processing` is where the time went; `model` is the one that was asked for, then the one that
     recognised, and None where that is the default one; `resources` are held until the end, when
-    `on_end` is called.
+    `on_end` is called. `received` is when the body was whole, `recognised` when the transcript was
+    there, in seconds of `time.perf_counter`.
     """
 
     request_id: str
@@ -33,6 +35,8 @@ class RequestRecord:
     model: str | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     on_end: Callable[[], None] = lambda: None
+    received: float | None = None
+    recognised: float | None = None
 
     def close(self) -> None:
         """At the request's end: frees what was held for it, and says that it is over."""
@@ -40,7 +44,8 @@ class RequestRecord:
         self.on_end()
 
     def note(self, transcript: Transcript) -> None:
-        """What the log line and a header tell of a transcript."""
+        """What the log line, a trace and a header tell of a transcript."""
+        self.recognised = time.perf_counter()
         self.audio_seconds = transcript.duration
         self.processing = transcript.processing
         self.model = transcript.model

@@ -67,6 +67,10 @@ class Processing:
     decode: float
     recognise: float
 
+    @property
+    def total(self) -> float:
+        return self.queue + self.decode + self.recognise
+
     def real_time_factor(self, duration: float) -> float | None:
         """Seconds of work for each second of audio; waiting is no work."""
         return (self.decode + self.recognise) / duration if duration > 0 else None

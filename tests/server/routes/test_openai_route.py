@@ -555,6 +555,41 @@ def test_the_asynchronous_client_is_answered_alike(
     assert asyncio.run(ask()) == ("Привет, как дела? Хорошо.",) * 2
 
 
+# Other clients -------------------------------------------------------------------------------
+
+
+def ask_as_open_webui(address: str, key: str, language: str) -> httpx.Response:
+    """Byte for byte as its form comes: fields first, and a file whose type is not named."""
+    form = (
+        '--5e0c7b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        f'--5e0c7b\r\nContent-Disposition: form-data; name="language"\r\n\r\n{language}\r\n'
+        '--5e0c7b\r\nContent-Disposition: form-data; name="file"; filename="1f3a.wav"\r\n\r\n'
+        "RIFF....WAVE\r\n--5e0c7b--\r\n"
+    )
+    headers = {
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "multipart/form-data; boundary=5e0c7b",
+    }
+    return httpx.post(f"{address}/audio/transcriptions", headers=headers, content=form.encode())
+
+
+def test_open_webuis_request_is_answered_with_a_text(
+    address: str, key: str, transcriber: FakeTranscriber
+) -> None:
+    answer = ask_as_open_webui(address, key, language="ru")
+
+    assert answer.json()["text"] == "Привет, как дела? Хорошо."
+    assert transcriber.asked[0].content == b"RIFF....WAVE"
+    assert transcriber.asked[0].options == TranscribeOptions(language="ru")
+
+
+def test_open_webui_finds_the_message_of_an_error_where_it_looks(address: str, key: str) -> None:
+    answer = ask_as_open_webui(address, key, language="xx")
+
+    assert answer.status_code == 400
+    assert "language 'xx'" in answer.json()["error"]["message"]
+
+
 # The documentation ---------------------------------------------------------------------------
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.promises.processes import descendants
 from tests.running_server import RunningServer, running_server
 
 # With nothing in work there is nothing to wait for; a busy machine takes some of it.
@@ -65,16 +66,6 @@ def speech() -> bytes:
     files = importlib.metadata.files("pytest-audioeval") or []
     clip = next(file for file in files if file.name == "hello_world.wav")
     return Path(str(clip.locate())).read_bytes()
-
-
-def descendants(process_id: int) -> list[int]:
-    """Ids of all processes below this one."""
-    children = [
-        int(child)
-        for thread in Path(f"/proc/{process_id}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    ]
-    return children + [below for child in children for below in descendants(child)]
 
 
 if __name__ == "__main__":

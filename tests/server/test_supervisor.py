@@ -140,6 +140,22 @@ def test_a_stop_is_passed_on_and_its_outcome_too(start: Start) -> None:
     assert parent.end()[0] == 7
 
 
+def test_who_comes_when_a_stopping_server_listens_no_more_is_refused(start: Start) -> None:
+    parent = start(
+        "signal.signal(signal.SIGTERM, lambda *_: (server.listener.close(), print(flush=True)))\n"
+        "print(flush=True)\n"
+        "while True: signal.pause()"
+    )
+    port = int(parent.next()[3])
+    parent.next()
+
+    parent.process.send_signal(signal.SIGTERM)
+    parent.next()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT)
+
+
 def test_a_hangup_is_passed_on_and_ends_nothing(start: Start) -> None:
     parent = start(
         "signal.signal(signal.SIGHUP, lambda *_: print('heard', flush=True)); print(flush=True)\n"

@@ -155,6 +155,9 @@ class _Supervisor:
     def _pass_on(self, number: int, _: object) -> None:
         if number != signal.SIGHUP:
             self._is_stopping = True
+            # The server has it still, and stops listening when it takes no more requests. Who
+            # comes later is refused at once, where an open socket would have them wait in vain.
+            self._listener.close()
         if self._child:
             with suppress(ProcessLookupError):
                 os.kill(self._child, number)

@@ -69,7 +69,8 @@ def said_in(content: str) -> tuple[Segment, ...]:
 
 
 def jobs_in(folder: Path) -> Jobs:
-    limits = JobLimits(lease_seconds=LEASE_SECONDS)
+    # The busier the machine, the more jobs wait.
+    limits = JobLimits(lease_seconds=LEASE_SECONDS, max_waiting=1_000_000)
     return Jobs(SlowTranscriber(), folder, "", limits, downloads=NO_DOWNLOADS, webhooks=NO_WEBHOOKS)
 
 

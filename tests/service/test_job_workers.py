@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.parameters import TranscribeParameters, read_parameters
 from simple_asr.service.usage import Used
 from simple_asr.service.webhook_sender import WebhookSender
+from simple_asr.transcript.events import Event
 from tests.listener import Listener, listening, ok, status
 from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT
 
@@ -427,6 +429,46 @@ def test_only_old_files_without_work_are_swept(tmp_path: Path) -> None:
 
 def _touch(path: Path, seconds: float) -> None:
     os.utime(path, (seconds, seconds))
+
+
+async def test_a_worker_that_lost_its_job_does_not_disturb_the_one_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both in one server, which was too slow to renew the first one's lease."""
+    monkeypatch.setattr(JobStore, "renew", lambda *_: None)
+    gave_up = threading.Event()
+    give_up = JobStore.give_up
+
+    def giving_up(*arguments: Any) -> None:
+        try:
+            give_up(*arguments)
+        finally:
+            gave_up.set()
+
+    monkeypatch.setattr(JobStore, "give_up", giving_up)
+    second_began = asyncio.Event()
+
+    class Overtaken(FakeTranscriber):
+        num_calls = 0
+
+        async def events(self, *_: Any, **__: Any) -> AsyncGenerator[Event, None]:
+            self.num_calls += 1
+            if self.num_calls == 1:
+                await second_began.wait()
+            else:
+                second_began.set()
+                await asyncio.to_thread(gave_up.wait, WAIT)
+            raise UnreadableMedia("No audio.")
+            yield
+
+    transcriber = Overtaken()
+    limits = JobLimits(num_workers=2, lease_seconds=0.2)
+    jobs = Jobs(transcriber, tmp_path, "", limits, downloads=NO_DOWNLOADS, webhooks=NO_WEBHOOKS)
+    async with jobs.working():
+        job = await submit(jobs)
+        await until(jobs, job, "failed")
+
+    assert transcriber.num_calls == 2
 
 
 # Recordings that are fetched ---------------------------------------------------------------------

@@ -240,7 +240,9 @@ class Jobs:
             raise
         finally:
             renewing.cancel()
-            del self._at_work[lease.job.id]
+            # Where the lease ran out meanwhile, another worker here may be at this very job.
+            if self._at_work.get(lease.job.id) is working:
+                del self._at_work[lease.job.id]
         if not working.cancelled() and working.exception() is not None:
             await self._heed(lease, working.exception())
 

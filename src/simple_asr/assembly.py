@@ -14,6 +14,7 @@ from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tuning import tune
 from simple_asr.errors import AddressRefused, ConfigurationError, ModelUnavailable, StorageFull
 from simple_asr.service.addresses import AddressRules, read_networks, read_ports
+from simple_asr.service.archives import ArchiveLimits
 from simple_asr.service.backlog import Backlog
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
@@ -157,6 +158,9 @@ def build_jobs(
             lease_seconds=settings.job_lease_seconds,
             retention_seconds=settings.job_retention_seconds,
             max_waiting=settings.max_waiting_jobs,
+            archives=ArchiveLimits(
+                settings.max_batch_jobs, settings.max_upload_bytes, settings.max_batch_bytes
+            ),
         ),
         downloads=downloads,
         webhooks=webhooks,

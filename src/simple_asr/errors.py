@@ -119,6 +119,11 @@ class IdempotencyMismatch(RequestError):
     title = "Idempotency key used twice"
 
 
+class InvalidArchive(RequestError):
+    code = "invalid_archive"
+    title = "Invalid archive"
+
+
 class AddressRefused(RequestError):
     """A URL that this server does not connect to for callers, whatever is there."""
 

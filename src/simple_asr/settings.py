@@ -268,6 +268,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Longest the download of one `audio_url` may take.",
     )
+    max_batch_jobs: int = Field(
+        100, ge=1, le=1000, description="Most jobs that may be sent together."
+    )
+    max_batch_bytes: int = Field(
+        4_294_967_296,
+        ge=1,
+        description="Most bytes that the files of one archive may have, unpacked.",
+    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="Secret that webhooks are signed with, `whsec_` and 24 to 64 random bytes in "

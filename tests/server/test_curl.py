@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,6 +54,8 @@ def curl(port: int, key: str, tmp_path: Path) -> Callable[[str], str]:
     """Runs a command as printed, against this server; what curl prints comes back."""
     (tmp_path / "clip.wav").write_bytes(b"RIFF")
     (tmp_path / "audio.wav").write_bytes(b"RIFF")
+    with zipfile.ZipFile(tmp_path / "talks.zip", "w") as archive:
+        archive.write(tmp_path / "clip.wav", "clip.wav")
     (tmp_path / "params.json").write_text('{"language": "ru"}')
     (tmp_path / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
 

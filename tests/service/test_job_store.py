@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
@@ -68,7 +69,7 @@ def store(make_store: Callable[..., JobStore]) -> JobStore:
     return make_store(lease_seconds=30)
 
 
-def new(name: str = "a", owner: str = "alice", **more: str) -> NewJob:
+def new(name: str = "a", owner: str = "alice", **more: Any) -> NewJob:
     return NewJob(id=name, owner=owner, parameters="{}", **more)
 
 

@@ -40,6 +40,7 @@ from simple_asr.server.openapi_v1 import openai_schemas
 from simple_asr.server.pages import WebFiles
 from simple_asr.server.path_prefix import PathPrefix
 from simple_asr.server.routes import (
+    batches,
     dialects,
     formatting,
     health,
@@ -214,6 +215,7 @@ ROUTERS = (
     index.router,
     transcribe.router,
     formatting.router,
+    batches.router,
     jobs.router,
     openai.router,
     dialects.router,

@@ -46,7 +46,7 @@ def wants_event_stream(request: Request) -> bool:
     return MEDIA_TYPE in (media_range.partition(";")[0].strip() for media_range in accepted)
 
 
-def message(data: object, event: str | None = None, event_id: int | None = None) -> bytes:
+def message(data: object, event: str | None = None, event_id: int | str | None = None) -> bytes:
     """One event with JSON for its data, and a name and an id if it has one.
 
     A client that connects anew sends the id of the last event it had, as `Last-Event-ID`.
@@ -54,7 +54,9 @@ def message(data: object, event: str | None = None, event_id: int | None = None)
     return message_of_json(json.dumps(data, ensure_ascii=False, allow_nan=False), event, event_id)
 
 
-def message_of_json(data: str, event: str | None = None, event_id: int | None = None) -> bytes:
+def message_of_json(
+    data: str, event: str | None = None, event_id: int | str | None = None
+) -> bytes:
     """The same of JSON that is written already, on one line."""
     name = f"event: {event}\n" if event else ""
     number = "" if event_id is None else f"id: {event_id}\n"

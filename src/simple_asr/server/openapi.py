@@ -113,7 +113,7 @@ def _request_body(also: Sequence[str]) -> JsonSchema:
     }
     by_address = {
         "type": "object",
-        "required": ["audio_url"],
+        "required": [name for name in also if name != "webhook_url"],
         "additionalProperties": False,
         "properties": parameters,
     }

@@ -43,6 +43,15 @@ _JOB: JsonSchema = {
                 "error": {"type": ["string", "null"], "description": "Why the last one failed."},
             },
         },
+        "batch": {
+            "type": ["object", "null"],
+            "description": "Which one it was sent with, and its number and its file's name there.",
+            "properties": {
+                "id": _TEXT,
+                "number": {"type": "integer", "minimum": 0},
+                "name": {"type": ["string", "null"]},
+            },
+        },
         "links": {"type": "object", "additionalProperties": _TEXT},
     },
 }
@@ -57,6 +66,7 @@ _EXAMPLE = {
     "ended": None,
     "error": None,
     "webhook": None,
+    "batch": None,
     "links": {
         "self": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f",
         "events": "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f/events",
@@ -139,4 +149,65 @@ RESULT_OPERATION: dict[str, Any] = {
         "200": FORMAT_OPERATION["responses"]["200"],
         **_by_name(problem_responses(401, 403, 404, 409, 413, 422, 503)),
     },
+}
+
+_BATCH: JsonSchema = {
+    "type": "object",
+    "required": ["id", "progress", "states", "jobs", "links"],
+    "properties": {
+        "id": _TEXT,
+        "progress": {"type": "number", "minimum": 0, "maximum": 1},
+        "states": {
+            "type": "object",
+            "description": "How many of its jobs are in each state.",
+            "additionalProperties": {"type": "integer"},
+        },
+        "jobs": {"type": "array", "items": _JOB},
+        "links": {"type": "object", "additionalProperties": _TEXT},
+    },
+}
+_BATCH_EXAMPLE = {
+    "id": "0d4f9b4c5d6e7f5e0c7b0a4b5c8f1d2a",
+    "progress": 0.42,
+    "states": {"running": 1},
+    "jobs": [
+        {
+            **_EXAMPLE,
+            "batch": {"id": "0d4f9b4c5d6e7f5e0c7b0a4b5c8f1d2a", "number": 0, "name": "talk.mp3"},
+        }
+    ],
+    "links": {
+        "self": "/jobs/batch/0d4f9b4c5d6e7f5e0c7b0a4b5c8f1d2a",
+        "events": "/jobs/batch/0d4f9b4c5d6e7f5e0c7b0a4b5c8f1d2a/events",
+    },
+}
+BATCH_OPERATION: dict[str, Any] = {
+    **transcribe_operation("audio_urls", "webhook_url"),
+    "responses": {
+        "202": _answer("Its jobs are on disk.", _BATCH, _BATCH_EXAMPLE),
+        **_by_name(
+            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507)
+        ),
+    },
+}
+BATCH_RESPONSES: Responses = {
+    200: _answer("The batch.", _BATCH, _BATCH_EXAMPLE),
+    **problem_responses(401, 403, 404, 422, 503),
+}
+BATCH_EVENTS_RESPONSES: Responses = {
+    200: {
+        "description": "The events `job`, `progress`, and at the end `done`.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'event: progress\ndata: {"fraction": 0.42}\n\n',
+            }
+        },
+    },
+    **problem_responses(401, 403, 404, 422, 503),
+}
+CANCEL_BATCH_RESPONSES: Responses = {
+    200: _answer("What had not ended was cancelled.", _BATCH, _BATCH_EXAMPLE),
+    204: {"description": "All its jobs had ended, and are removed."},
+    **problem_responses(401, 403, 404, 422, 503),
 }

@@ -23,15 +23,15 @@ class Downloads:
         self._limits = limits
         self._is_enabled = is_enabled
 
-    def check(self, url: str) -> None:
+    def check(self, url: str, field: str = FIELD) -> None:
         """Before anything is connected to. Raises InvalidParameter, AddressRefused."""
         if not self._is_enabled:
             raise InvalidParameter(
-                "This server takes no audio_url, unless its operator allows it (AUDIO_URLS). Send "
+                f"This server takes no {field}, unless its operator allows it (AUDIO_URLS). Send "
                 "the file itself.",
-                field=FIELD,
+                field=field,
             )
-        with about(FIELD):
+        with about(field):
             self._outgoing.rules.checked_url(url)
 
     @asynccontextmanager

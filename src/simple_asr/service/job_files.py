@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
+from simple_asr.service.spool import SpoolFile
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,16 @@ class JobFiles:
                 "The server cannot keep jobs at the moment; its log says why. Send the job again "
                 "later."
             ) from error
+
+    def keep(self, content: Iterable[bytes], job_id: str) -> None:
+        """Writes the job's file, and waits until the disk has it. Raises as `adopt`."""
+        file = SpoolFile(self.folder)
+        try:
+            for chunk in content:
+                file.write(chunk)
+            self.adopt(file.path, job_id)
+        finally:
+            file.remove()
 
     def remove(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

@@ -26,6 +26,7 @@ from simple_asr.errors import (
     StorageFull,
     Unavailable,
 )
+from simple_asr.service.batches import Batch
 from simple_asr.service.database import migrate, open_database, reason_of
 from simple_asr.service.jobs import (
     ENDED,
@@ -63,6 +64,9 @@ jobs = sa.Table(
     sa.Column("webhook_due", sa.Double),
     sa.Column("webhook_attempts", sa.Integer, nullable=False, default=0),
     sa.Column("webhook_failure", sa.Text),
+    sa.Column("batch_id", sa.String(32)),
+    sa.Column("batch_number", sa.Integer),
+    sa.Column("name", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("not_before", sa.Double, nullable=False, default=0.0),
     sa.Column("lease", sa.String(32)),
@@ -84,6 +88,7 @@ jobs = sa.Table(
     sa.Index("jobs_by_owner", "owner", "created"),
     sa.Index("jobs_by_state", "state", "created"),
     sa.Index("jobs_by_webhook", "webhook_due"),
+    sa.Index("jobs_by_batch", "batch_id", "batch_number"),
 )
 segments = sa.Table(
     "segments",
@@ -129,15 +134,39 @@ class JobStore:
         Raises IdempotencyMismatch where that one is for another request, Overloaded, StorageFull,
         Unavailable.
         """
+        return self.add_batch([new], now)[0]
+
+    def add_batch(self, new: Sequence[NewJob], now: float) -> list[Job]:
+        """All of them on disk, or none; the first has the `idempotency_key`. Raises as `add`."""
         try:
             with self._writing() as connection:
-                return _earlier(connection, new) or self._insert(connection, new, now)
+                return _earlier(connection, new[0]) or self._insert(connection, new, now)
         except IntegrityError:  # Sent twice at once, and the other was first.
             with self._reading() as connection:
-                earlier = _earlier(connection, new)
-            if earlier is None:
+                earlier = _earlier(connection, new[0])
+            if not earlier:
                 raise
             return earlier
+
+    def batch(self, batch_id: str, owner: str) -> Batch:
+        """Raises JobNotFound, also for a batch of another owner."""
+        with self._reading() as connection:
+            return _batch(connection, batch_id, owner)
+
+    def cancel_batch(self, batch_id: str, owner: str, now: float) -> Batch:
+        """As `cancel`, for each of its jobs. Raises JobNotFound."""
+        with self._writing() as connection:
+            is_its = (jobs.c.batch_id == batch_id) & (jobs.c.owner == owner)
+            is_open = jobs.c.state.not_in(ENDED)
+            change = {"state": "cancelled", **_ended(now)}
+            connection.execute(jobs.update().where(is_its, is_open).values(**change))
+            return _batch(connection, batch_id, owner)
+
+    def remove_batch(self, batch_id: str, owner: str) -> None:
+        """As `remove`, for each of its jobs."""
+        with self._writing() as connection:
+            is_its = (jobs.c.batch_id == batch_id) & (jobs.c.owner == owner)
+            connection.execute(jobs.delete().where(is_its))
 
     def get(self, job_id: str, owner: str) -> Job:
         """Raises JobNotFound, also for a job of another owner."""
@@ -351,19 +380,21 @@ class JobStore:
         with _unavailable_when_it_fails(), writing.begin() as connection:
             yield connection
 
-    def _insert(self, connection: sa.Connection, new: NewJob, now: float) -> Job:
-        self._check_room(connection, new.owner)
-        connection.execute(jobs.insert().values(**asdict(new), state="queued", created=now))
-        return _one(connection, jobs.c.id == new.id)
+    def _insert(self, connection: sa.Connection, new: Sequence[NewJob], now: float) -> list[Job]:
+        self._check_room(connection, new[0].owner, len(new))
+        connection.execute(
+            jobs.insert(), [{**asdict(one), "state": "queued", "created": now} for one in new]
+        )
+        return _together(connection, _one(connection, jobs.c.id == new[0].id))
 
-    def _check_room(self, connection: sa.Connection, owner: str) -> None:
+    def _check_room(self, connection: sa.Connection, owner: str, num_new: int) -> None:
         """A caller's own jobs count alone: nobody fills the queue for others."""
         is_open = (jobs.c.owner == owner) & jobs.c.state.not_in(ENDED)
         num_waiting = connection.scalar(sa.select(sa.func.count()).where(is_open)) or 0
-        if num_waiting >= self._max_waiting:
+        if num_waiting + num_new > self._max_waiting:
             raise Overloaded(
-                f"{num_waiting} of your jobs wait, which is this server's limit for each key "
-                "(MAX_WAITING_JOBS). Send the job again later.",
+                f"{num_waiting} of your jobs wait, and {num_new} came; this server lets "
+                f"{self._max_waiting} of each key wait (MAX_WAITING_JOBS). Try again later.",
                 retry_after=60,
             )
 
@@ -417,8 +448,8 @@ def _row(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> sa.R
     return row
 
 
-def _earlier(connection: sa.Connection, new: NewJob) -> Job | None:
-    """The job that was sent before under the same key. Raises IdempotencyMismatch."""
+def _earlier(connection: sa.Connection, new: NewJob) -> list[Job]:
+    """What was sent before under the same key. Raises IdempotencyMismatch."""
     is_same_key = jobs.c.idempotency_key == new.idempotency_key
     wanted = sa.select(jobs).where(jobs.c.owner == new.owner, is_same_key)
     row = None if new.idempotency_key is None else connection.execute(wanted).one_or_none()
@@ -427,7 +458,26 @@ def _earlier(connection: sa.Connection, new: NewJob) -> Job | None:
             "This Idempotency-Key belongs to a job with another file or other parameters. Send "
             "a new key with each new job."
         )
-    return None if row is None else _job(row)
+    return [] if row is None else _together(connection, _job(row))
+
+
+def _together(connection: sa.Connection, job: Job) -> list[Job]:
+    """The job with those that were sent with it, by their numbers."""
+    if job.batch_id is None:
+        return [job]
+    return list(_batch(connection, job.batch_id, job.owner).jobs)
+
+
+def _batch(connection: sa.Connection, batch_id: str, owner: str) -> Batch:
+    is_its = (jobs.c.batch_id == batch_id) & (jobs.c.owner == owner)
+    found = connection.execute(sa.select(jobs).where(is_its).order_by(jobs.c.batch_number))
+    its_jobs = tuple(map(_job, found))
+    if not its_jobs:
+        raise JobNotFound(
+            "There is no such batch of this API key: its id is wrong, it belongs to another key, "
+            "or its time is over. GET /jobs lists your jobs."
+        )
+    return Batch(batch_id, its_jobs)
 
 
 def _job(row: sa.Row[Any]) -> Job:

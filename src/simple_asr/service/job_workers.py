@@ -10,14 +10,16 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from simple_asr.engine.window import Priority
 from simple_asr.errors import StorageFull, Unavailable
+from simple_asr.service.archives import ArchiveLimits, opened
+from simple_asr.service.batches import Batch
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_files import JobFiles, digest
@@ -62,6 +64,7 @@ class JobLimits:
     lease_seconds: float = 30.0
     retention_seconds: float = 604_800.0
     max_waiting: int = 1000
+    archives: ArchiveLimits = field(default_factory=ArchiveLimits)
 
 
 class Jobs:
@@ -137,6 +140,60 @@ class Jobs:
         self._arrival.set()
         return job
 
+    async def submit_batch(
+        self,
+        archive: Path | None,
+        audio_urls: Sequence[str],
+        parameters: TranscribeParameters,
+        owner: str,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """A job for each recording of a zip, then for each address; all are on disk, or none.
+
+        Raises as `submit`, and InvalidArchive, PayloadTooLarge.
+        """
+        webhook_url = self._webhooks.url_for(parameters.webhook_url)
+        document = document_of(parameters)
+
+        def keep(store: JobStore, files: JobFiles) -> Batch:
+            template = NewJob(
+                id="",
+                owner=owner,
+                parameters=document,
+                webhook_url=webhook_url,
+                batch_id=secrets.token_hex(16),
+            )
+            new: list[NewJob] = []
+            limits = self._limits.archives
+            limits = replace(limits, max_members=limits.max_members - len(audio_urls))
+
+            def begin(**fields: str) -> NewJob:
+                job_id = secrets.token_hex(16)
+                new.append(replace(template, id=job_id, batch_number=len(new), **fields))
+                return new[-1]
+
+            kept: list[Job] = []
+            try:
+                if archive is not None:
+                    with opened(archive, limits) as packed:
+                        for number, name in enumerate(packed.names):
+                            files.keep(packed.chunks(number), begin(name=name).id)
+                for url in audio_urls:
+                    begin(audio_url=url)
+                if idempotency_key is not None:
+                    asked = "\0".join((document, parameters.webhook_url or "", *audio_urls))
+                    once = digest(archive or "", asked)
+                    new[0] = replace(new[0], idempotency_key=idempotency_key, digest=once)
+                kept = store.add_batch(new, time.time())
+            finally:
+                files.remove({job.id for job in new} - {job.id for job in kept})
+            assert kept[0].batch_id is not None, "a batch has an id"
+            return Batch(kept[0].batch_id, tuple(kept))
+
+        batch = await self._in_thread(keep)
+        self._arrival.set()
+        return batch
+
     async def ask(self, question: Callable[[JobStore], Answer]) -> Answer:
         """What the store answers; it blocks, so it is asked in a thread."""
         return await self._in_thread(lambda store, _: question(store))
@@ -153,6 +210,23 @@ class Jobs:
         if job_id in self._at_work:
             self._at_work[job_id].cancel()
         return job
+
+    async def cancel_batch(self, batch_id: str, owner: str) -> Batch:
+        """Each of its jobs has ended when this returns, and their files are gone.
+
+        Raises JobNotFound.
+        """
+
+        def end(store: JobStore, files: JobFiles) -> Batch:
+            batch = store.cancel_batch(batch_id, owner, time.time())
+            files.remove([job.id for job in batch.jobs])
+            return batch
+
+        batch = await self._in_thread(end)
+        for job in batch.jobs:
+            if job.id in self._at_work:
+                self._at_work[job.id].cancel()
+        return batch
 
     async def _in_thread(self, work: Callable[[JobStore, JobFiles], Answer]) -> Answer:
         return await asyncio.to_thread(lambda: work(*self._open()))

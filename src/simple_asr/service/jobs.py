@@ -56,7 +56,7 @@ class NewJob:
 
     `audio_url` is where the recording is to be had, where no file came, `webhook_url` who is told
     of the end; `digest` tells one request
-    from another under the same `idempotency_key`.
+    from another under the same `idempotency_key`. `name` is what a file was called in its batch.
     """
 
     id: str
@@ -66,6 +66,9 @@ class NewJob:
     digest: str = ""
     audio_url: str | None = None
     webhook_url: str | None = None
+    batch_id: str | None = None
+    batch_number: int | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,9 @@ class Job:
     webhook_due: float | None = None
     webhook_attempts: int = 0
     webhook_failure: str | None = None
+    batch_id: str | None = None
+    batch_number: int | None = None
+    name: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -210,6 +216,7 @@ def job_fields(job: Job, root_path: str, now: float) -> dict[str, object]:
         "ended": _timestamp(job.ended),
         "error": None if job.failure is None else asdict(job.failure),
         "webhook": _webhook_fields(job),
+        "batch": _batch_fields(job),
         "links": {"self": address, "events": f"{address}/events", "result": f"{address}/result"},
     }
 
@@ -222,6 +229,12 @@ def _webhook_fields(job: Job) -> dict[str, object] | None:
         "attempts": job.webhook_attempts,
         "error": job.webhook_failure,
     }
+
+
+def _batch_fields(job: Job) -> dict[str, object] | None:
+    if job.batch_id is None:
+        return None
+    return {"id": job.batch_id, "number": job.batch_number, "name": job.name}
 
 
 def _timestamp(seconds: float | None) -> str | None:

@@ -72,6 +72,7 @@ class TranscribeParameters:
     writing: WritingOptions
     audio_url: str | None = None
     webhook_url: str | None = None
+    audio_urls: tuple[str, ...] = ()
 
     def write(self, transcript: Transcript) -> str:
         """The transcript as it was asked for."""
@@ -167,6 +168,12 @@ REQUEST_PARAMETERS: Mapping[str, dict[str, Any]] = MappingProxyType(
             "description": "Address of the recording, with `https://` or `http://`, instead of a "
             "file; where the server takes any (`AUDIO_URLS`).",
         },
+        "audio_urls": {
+            "type": "array",
+            "items": {"type": "string", "format": "uri"},
+            "description": "Addresses of recordings, each for a job of its own; where the server "
+            "takes any (`AUDIO_URLS`).",
+        },
         "webhook_url": {
             "type": "string",
             "format": "uri",
@@ -176,7 +183,9 @@ REQUEST_PARAMETERS: Mapping[str, dict[str, Any]] = MappingProxyType(
     }
 )
 LIST_PARAMETERS = frozenset(
-    name for name, schema in parameter_schemas().items() if schema.get("type") == "array"
+    name
+    for name, schema in {**parameter_schemas(), **REQUEST_PARAMETERS}.items()
+    if schema.get("type") == "array"
 )
 
 
@@ -200,7 +209,9 @@ def read_parameters(
     faults = _Faults()
     given = list(_all_given(query, fields, documents, faults, fields_place))
     values = {**defaults, **_merged(given, faults, also)}
-    for_request = {name: _text(name, values.pop(name), faults) for name in also if name in values}
+    for_request = {
+        name: _for_request(name, values.pop(name), faults) for name in {*also} & {*values}
+    }
     format_ = _format(values.pop("format", DEFAULT_FORMAT), faults)
     for_writing = {name: values.pop(name) for name in WritingOptions.model_fields if name in values}
     options = _validated(TranscribeOptions, values, faults)
@@ -212,7 +223,7 @@ def read_parameters(
     assert options is not None, "options that are not valid are a fault"
     assert writing is not None, "options that are not valid are a fault"
     assert format_ is not None, "a format that is not known is a fault"
-    return TranscribeParameters(options, format_, writing, **for_request)
+    return TranscribeParameters(options, format_, writing, **for_request)  # type: ignore[arg-type]  # by name
 
 
 # What was given ---------------------------------------------------------------------------------
@@ -405,6 +416,14 @@ def _format(value: object, faults: _Faults) -> Format | None:
         )
     )
     return None
+
+
+def _for_request(name: str, value: object, faults: _Faults) -> str | tuple[str, ...] | None:
+    """Text, or where the name stands for a list, texts."""
+    if name not in LIST_PARAMETERS:
+        return _text(name, value, faults)
+    texts = [_text(name, one, faults) for one in (value if isinstance(value, list) else [value])]
+    return tuple(text for text in texts if text is not None)
 
 
 def _text(name: str, value: object, faults: _Faults) -> str | None:

@@ -77,7 +77,7 @@ async def submit(
 
     Sent again with the same `Idempotency-Key`, the same request is the same job.
     """
-    _check_idempotency_key(idempotency_key)
+    check_idempotency_key(idempotency_key)
     jobs = services.jobs
     receiving = receive_body(request, jobs.folder, services.limits, needs_file=False)
     async with receiving as body:
@@ -216,7 +216,8 @@ async def cancel(job_id: str, services: TheServices, caller: TheCaller) -> Respo
     return JSONResponse(_fields(await services.jobs.cancel(job_id, caller.id), services))
 
 
-def _check_idempotency_key(key: str | None) -> None:
+def check_idempotency_key(key: str | None) -> None:
+    """Raises InvalidParameter."""
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidParameter(
             "Idempotency-Key should be 1 to 255 visible ASCII characters, such as a UUID.",

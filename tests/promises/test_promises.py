@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,22 @@ from tests.support import WAIT
 # A busy machine may take ten times as long: what is counted must be right all the same.
 PATIENCE = "10"
 
+takes_a_quiet_machine = pytest.mark.skipif(
+    "ASR_TEST_TIMING" not in os.environ,
+    reason="it compares times, which takes a quiet machine: set ASR_TEST_TIMING=1",
+)
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they look at processes in /proc")
 
 
 @pytest.mark.parametrize(
-    ("name", "amount"), [("disconnects", 6), ("stops", 2), ("key_file", 25), ("overload", 3)]
+    ("name", "amount"),
+    [
+        ("disconnects", 6),
+        ("stops", 2),
+        ("key_file", 25),
+        pytest.param("overload", 3, marks=takes_a_quiet_machine),
+    ],
 )
 def test_a_promise_is_kept(name: str, amount: int) -> None:
     command = [sys.executable, "-m", f"tests.promises.{name}", str(amount), PATIENCE]
@@ -36,12 +48,14 @@ def test_a_promise_is_kept(name: str, amount: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@takes_a_quiet_machine
 def test_the_time_of_a_refusal_tells_nothing_of_the_keys() -> None:
     leaks = key_timing.leaks(key_timing.refusing_store(), 5000)
 
     assert all(abs(t) < key_timing.MOST for t in leaks.values()), leaks
 
 
+@takes_a_quiet_machine
 def test_a_comparison_that_ends_at_the_first_difference_would_be_found_out() -> None:
     known = {key[:8].encode(): key.encode() for key in key_timing.KNOWN}
 

@@ -738,6 +738,7 @@ def test_the_api_page_lists_every_path_and_its_parameters(visit: Open, site: str
     transcribe = operations.filter(has_text="/transcribe Transcribe")
     transcribe.locator("summary").click()
     for parameter in document["paths"]["/transcribe"]["post"]["parameters"]:
-        expect(
-            transcribe.locator("td:first-child code", has_text=re.compile(f"^{parameter['name']}$"))
-        ).to_be_visible()
+        names = transcribe.locator("td:first-child code")
+        # A parameter may stand in the address and in the form.
+        named = names.filter(has_text=re.compile(f"^{parameter['name']}$"))
+        expect(named.first).to_be_visible()

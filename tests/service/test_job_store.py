@@ -22,6 +22,7 @@ from simple_asr.errors import (
     JobNotFound,
     Overloaded,
     StorageFull,
+    Unavailable,
 )
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.fake import TRANSCRIPT
@@ -555,6 +556,25 @@ def test_jobs_of_the_first_version_go_on_where_they_were(tmp_path: Path) -> None
 
     assert lease is not None
     assert lease.checkpoint == Checkpoint((), Progress(60.0, 90.0, None, "turbo"))
+
+
+def test_text_that_the_disk_has_lost_is_told_as_such_and_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    store = JobStore(sqlite_url(file))
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    store.finish(lease, [replace(SEGMENT, text="Xanthippe")], TRANSCRIPT, now=1001)
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE segments SET segment = substr(segment, 1, 100)")
+
+    with pytest.raises(Unavailable, match="damaged"):
+        store.transcript("a")
+    store.close()
+
+    assert "Xanthippe" not in caplog.text
 
 
 @pytest.mark.parametrize("address", ["nonsense", "mysql://host/database"])

@@ -471,6 +471,22 @@ async def test_a_worker_that_lost_its_job_does_not_disturb_the_one_that_has_it(
     assert transcriber.num_calls == 2
 
 
+async def test_a_job_whose_file_is_lost_fails_and_disturbs_nobody(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_asr.service.jobs.RETRY_SECONDS", 0.0)
+    lost = await submit(jobs)
+    (jobs.folder / f"{lost.id}.media").unlink()
+    sound = await submit(jobs)
+
+    async with jobs.working():
+        await until(jobs, sound, "done")
+        failed = await until(jobs, lost, "failed")
+
+    assert failed.failure is not None
+    assert failed.failure.code == "job_set_aside"
+
+
 # Recordings that are fetched ---------------------------------------------------------------------
 
 

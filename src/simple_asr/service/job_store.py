@@ -12,10 +12,10 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from simple_asr.errors import (
@@ -99,6 +99,8 @@ segments = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("segment", sa.Text, nullable=False),
 )
+
+Record = TypeVar("Record")
 
 _SEGMENT = TypeAdapter(Segment)
 _TRANSCRIPT = TypeAdapter(Transcript)
@@ -210,7 +212,7 @@ class JobStore:
         if row.transcript is None:
             text = "".join(segment.text for segment in known)
             return Transcript(text, known, row.language or "en", row.duration or 0.0, model="")
-        written = _TRANSCRIPT.validate_json(row.transcript)
+        written = _read(_TRANSCRIPT, row.transcript)
         return Transcript(**{**_fields(written), "segments": known})
 
     def cancel(self, job_id: str, owner: str, now: float) -> Job:
@@ -491,7 +493,22 @@ def _segments(connection: sa.Connection, job_id: str, since: int = 0) -> list[Se
         segments.c.job_id == job_id, segments.c.number >= since
     )
     rows = connection.scalars(wanted.order_by(segments.c.number))
-    return [_SEGMENT.validate_json(segment) for segment in rows]
+    return [_read(_SEGMENT, segment) for segment in rows]
+
+
+def _read(kind: TypeAdapter[Record], text: str) -> Record:
+    """What a row holds. A disk may lose a part of it where the database does not notice.
+
+    Raises Unavailable.
+    """
+    try:
+        return kind.validate_json(text)
+    except ValidationError:  # Whose own words repeat what was said.
+        logger.error("A row of the store of jobs is damaged; restore it from a backup")
+        raise Unavailable(
+            "What this job has said is damaged on the server's disk. Send the file again as a new "
+            "job."
+        ) from None
 
 
 def _fields(transcript: Transcript) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _decoder(name: str, folder: Path, device: str, compute_type: str) -> Decoder
     try:
         return Decoder(folder, is_quantized=_IS_QUANTIZED[compute_type])
     except ValueError as error:
-        _log.warning("%s is decoded by CTranslate2, several times slower: %s", name, error)
+        _log.warning("%s is decoded by CTranslate2, with beams of its own: %s", name, error)
         return None
 
 
@@ -308,9 +308,9 @@ class CTranslate2Backend:
 
     def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
         if self._decoder and not _is_plain_beam_search(steps[0]):
+            # Who comes meanwhile gets one thread, though this one leaves the model itself alone.
             with self.model.in_use(), _together(encoded) as rows:
-                heard = self._decoder.hear(np.asarray(rows))
-            return generate(heard, self._tokenizer, steps)
+                return generate(self._decoder.hear(np.asarray(rows)), self._tokenizer, steps)
         if steps[0].prompt.num_prefix_tokens and self._writes_timestamps(steps[0]):
             return [self._decode_after_prefix(*row) for row in zip(encoded, steps, strict=True)]
         return self._generate(encoded, steps)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_asr.engine.tokens import Prompt, Tokenizer
+from simple_asr.engine.window import Decode, SearchOptions
 from simple_asr.errors import AsrError
 from simple_asr.service.addresses import AddressRules
 from simple_asr.service.downloads import Downloads
@@ -67,6 +70,23 @@ def hiss(seconds: float) -> bytes:
     """As long, as 16-bit samples at 16 kHz: sound in which a fake model may hear things."""
     samples = np.random.default_rng(1).integers(-2000, 2000, int(seconds * 16_000))
     return samples.astype("<i2").tobytes()
+
+
+def decode_step(tokenizer: Tokenizer, language: int = 0, prefix: str = "", **search: Any) -> Decode:
+    """Greedy decoding of a window in a language by its number, with `search` in place of that."""
+    prompt = (tokenizer.sot, tokenizer.sot + 1 + language, tokenizer.transcribe)
+    greedy = SearchOptions(
+        temperature=0.0,
+        beam_size=1,
+        patience=1.0,
+        num_hypotheses=1,
+        max_new_tokens=30,
+        suppress_tokens=(),
+        suppress_blank=True,
+        max_initial_timestamp_index=50,
+    )
+    tokens = (*prompt, *tokenizer.encode(prefix))
+    return Decode(Prompt(tokens, sot_position=0, num_task_tokens=3), replace(greedy, **search))
 
 
 @dataclass

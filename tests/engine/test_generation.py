@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simple_asr.engine.generation import Logits, Rules, generate, log_softmax
-from simple_asr.engine.tokens import LAST_TIMESTAMP, Prompt, Tokenizer
-from simple_asr.engine.window import Decode, Decoded, SearchOptions
+from simple_asr.engine.generation import generate, log_softmax
+from simple_asr.engine.rules import Logits, Rules
+from simple_asr.engine.tokens import LAST_TIMESTAMP, Tokenizer
+from simple_asr.engine.window import Decode, Decoded
+from tests.support import decode_step
 
 SUPPRESSED = (11, 13)
-LAST_INITIAL = 50
 
 
 @pytest.fixture
@@ -26,18 +27,9 @@ def greedy(tokenizer: Tokenizer) -> Decode:
 
 
 def step_of(tokenizer: Tokenizer, window: int, **search: Any) -> Decode:
-    prompt = (tokenizer.sot, tokenizer.sot + 1 + window, tokenizer.transcribe)
-    options = SearchOptions(
-        temperature=0.0,
-        beam_size=1,
-        patience=1.0,
-        num_hypotheses=1,
-        max_new_tokens=12,
-        suppress_tokens=SUPPRESSED,
-        suppress_blank=True,
-        max_initial_timestamp_index=LAST_INITIAL,
+    return decode_step(
+        tokenizer, window, **{"max_new_tokens": 12, "suppress_tokens": SUPPRESSED, **search}
     )
-    return Decode(Prompt(prompt, sot_position=0, num_task_tokens=3), replace(options, **search))
 
 
 class Speaker:
@@ -216,69 +208,3 @@ def test_the_probability_of_no_speech_is_that_after_the_start(
     assert decoded.no_speech_prob == pytest.approx(
         float(np.exp(log_softmax(logits)[tokenizer.no_speech])), rel=1e-5
     )
-
-
-class TestRules:
-    """What may follow; `t` is the first timestamp, `a` and `b` are words."""
-
-    @pytest.fixture
-    def t(self, tokenizer: Tokenizer) -> int:
-        return tokenizer.timestamp_begin
-
-    def allowed(self, tokenizer: Tokenizer, step: Decode, *written: int) -> set[int]:
-        logits = np.zeros(tokenizer.timestamp_begin + LAST_TIMESTAMP + 1, np.float32)
-        # So that all timestamps together are not likelier than a word.
-        logits[: tokenizer.timestamp_begin] = 20
-        Rules(tokenizer, step).apply(logits, written)
-        return set(np.flatnonzero(np.isfinite(logits)).tolist())
-
-    def test_a_window_begins_with_a_timestamp_near_its_start(
-        self, tokenizer: Tokenizer, greedy: Decode, t: int
-    ) -> None:
-        assert self.allowed(tokenizer, greedy) == set(range(t, t + LAST_INITIAL + 1))
-
-    def test_a_segment_begins_with_text(self, tokenizer: Tokenizer, greedy: Decode, t: int) -> None:
-        allowed = self.allowed(tokenizer, greedy, t + 10)
-
-        assert max(allowed) < t
-        assert {500, tokenizer.eot} <= allowed
-        assert not allowed & {*SUPPRESSED, tokenizer.no_timestamps}
-
-    def test_a_segment_ends_later_than_it_begins(
-        self, tokenizer: Tokenizer, greedy: Decode, t: int
-    ) -> None:
-        allowed = self.allowed(tokenizer, greedy, t + 10, 500)
-
-        assert {token for token in allowed if token >= t} == set(range(t + 11, t + 1501))
-        assert 501 in allowed
-
-    def test_after_a_segment_the_next_begins_or_nothing_follows(
-        self, tokenizer: Tokenizer, greedy: Decode, t: int
-    ) -> None:
-        allowed = self.allowed(tokenizer, greedy, t + 10, 500, t + 90)
-
-        assert {token for token in allowed if token >= t} == set(range(t + 90, t + 1501))
-        assert tokenizer.eot in allowed
-        assert not any(token < tokenizer.eot for token in allowed)
-
-    def test_timestamps_win_where_they_are_likelier_together(
-        self, tokenizer: Tokenizer, greedy: Decode, t: int
-    ) -> None:
-        logits = np.zeros(t + LAST_TIMESTAMP + 1, np.float32)
-        logits[500] = 7.0  # more than any, and less than 1500 of them
-
-        Rules(tokenizer, greedy).apply(logits, (t, 400))
-
-        assert not np.isfinite(logits[:t]).any()
-
-    def test_without_timestamps_only_what_is_suppressed_may_not_follow(
-        self, tokenizer: Tokenizer, t: int
-    ) -> None:
-        step = step_of(tokenizer, 0)
-        prompt = Prompt((*step.prompt.tokens, tokenizer.no_timestamps), 0, num_task_tokens=4)
-        step = replace(step, prompt=prompt)
-        everything = set(range(t + LAST_TIMESTAMP + 1))
-
-        assert self.allowed(tokenizer, step, 500) == everything - set(SUPPRESSED)
-        blank = {*tokenizer.encode(" "), tokenizer.eot}
-        assert self.allowed(tokenizer, step) == everything - set(SUPPRESSED) - blank

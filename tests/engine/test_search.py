@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from simple_asr.engine.search import decode_after_prefix
-from simple_asr.engine.tokens import LAST_TIMESTAMP, Prompt, Tokenizer
-from simple_asr.engine.window import Decode, Decoded, Hypothesis, SearchOptions
+from simple_asr.engine.tokens import LAST_TIMESTAMP, Tokenizer
+from simple_asr.engine.window import Decode, Decoded, Hypothesis
+from tests.support import decode_step
 
 Logits = NDArray[np.float64]
 
@@ -20,18 +21,12 @@ LAST_INITIAL = 50
 
 @pytest.fixture
 def step(tokenizer: Tokenizer) -> Decode:
-    prompt = (tokenizer.sot, tokenizer.sot + 1, tokenizer.transcribe, *tokenizer.encode(" Well"))
-    search = SearchOptions(
-        temperature=0.0,
-        beam_size=1,
-        patience=1.0,
-        num_hypotheses=1,
-        max_new_tokens=30,
+    return decode_step(
+        tokenizer,
+        prefix=" Well",
         suppress_tokens=SUPPRESSED,
-        suppress_blank=True,
         max_initial_timestamp_index=LAST_INITIAL,
     )
-    return Decode(Prompt(prompt, sot_position=0, num_task_tokens=3), search)
 
 
 class Speaker:

@@ -6,19 +6,17 @@ the samples' dice.
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_asr.engine.tokens import LAST_TIMESTAMP, Tokenizer
+from simple_asr.engine.rules import Logits, Rules, log_sum_exp
+from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded, Hypothesis
-
-Logits = NDArray[np.float32]
-"""For each token of the vocabulary, the log of its probability but for a constant."""
 
 
 class Reader(Protocol):
@@ -102,7 +100,7 @@ class _Row:
         return _Row((*self.tokens, token), self.sum_logprob + logprob)
 
 
-class _Search:
+class _Search(ABC):
     """The rows of one window. Before the first token there is one, afterwards `num_rows`."""
 
     def __init__(self, tokenizer: Tokenizer, step: Decode) -> None:
@@ -134,14 +132,15 @@ class _Search:
         return self._choose(logits)
 
     @property
-    def _is_done(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_done(self) -> bool: ...
 
+    @abstractmethod
     def _choose(self, logits: Logits) -> NDArray[np.int64]:
-        raise NotImplementedError
+        """Goes on in each row; tells which row before each one continues."""
 
-    def hypotheses(self) -> tuple[Hypothesis, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def hypotheses(self) -> tuple[Hypothesis, ...]: ...
 
 
 class _Samples(_Search):
@@ -219,56 +218,6 @@ class _Beams(_Search):
         return tuple(Hypothesis(row.tokens, row.sum_logprob) for row in found)
 
 
-@dataclass(slots=True)
-class Rules:
-    """Which tokens may follow those written: Whisper's for suppression and for timestamps.
-
-    Source: openai/whisper, decoding.py, `SuppressBlank`, `SuppressTokens`, `ApplyTimestampRules`.
-    """
-
-    tokenizer: Tokenizer
-    step: Decode
-    _suppressed: NDArray[np.int64] = field(init=False)
-    _blank: list[int] = field(init=False)
-    _writes_timestamps: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        prompt, search = self.step.prompt, self.step.search
-        last_task_token = prompt.tokens[prompt.sot_position + prompt.num_task_tokens - 1]
-        self._writes_timestamps = last_task_token != self.tokenizer.no_timestamps
-        self._suppressed = np.array(search.suppress_tokens, np.int64)
-        self._blank = [*self.tokenizer.encode(" "), self.tokenizer.eot]
-
-    def apply(self, logits: Logits, written: Sequence[int]) -> None:
-        """Makes impossible, in place, what may not follow; shape (vocabulary,)."""
-        logits[self._suppressed] = -np.inf
-        if not written and self.step.search.suppress_blank:
-            logits[self._blank] = -np.inf
-        if self._writes_timestamps:
-            self._apply_timestamp_rules(logits, written)
-
-    def _apply_timestamp_rules(self, logits: Logits, written: Sequence[int]) -> None:
-        begin, end = self.tokenizer.timestamp_begin, self.tokenizer.eot
-        logits[self.tokenizer.no_timestamps] = -np.inf
-        if not written:
-            logits[:begin] = -np.inf
-            logits[begin + self.step.search.max_initial_timestamp_index + 1 :] = -np.inf
-            return
-        last, one_before = written[-1] >= begin, len(written) < 2 or written[-2] >= begin
-        if last and one_before:  # a segment has just begun
-            logits[begin:] = -np.inf
-            return
-        earlier = next((token for token in reversed(written) if token >= begin), begin - 1)
-        if last:  # a segment has ended: the next one begins, or nothing follows
-            logits[:end] = -np.inf
-            logits[begin:earlier] = -np.inf
-        else:  # its end is later than its beginning
-            logits[begin : earlier + 1] = -np.inf
-        timestamps, text = logits[begin : begin + LAST_TIMESTAMP + 1], logits[:begin]
-        if log_sum_exp(timestamps) > text.max():
-            text[:] = -np.inf
-
-
 def log_softmax(logits: Logits) -> Logits:
     """Logs of probabilities along the last axis."""
     largest = logits.max(axis=-1, keepdims=True)
@@ -290,11 +239,3 @@ def likeliest(logits: Logits, number: int) -> list[tuple[int, float]]:
         found.append((token, float(rest[token]) - total))
         rest[token] = -np.inf
     return found
-
-
-def log_sum_exp(logits: Logits) -> float:
-    """The log of all their probabilities together."""
-    largest = float(logits.max())
-    if largest == -math.inf:
-        return largest
-    return largest + math.log(float(np.exp(logits - np.float32(largest)).sum()))

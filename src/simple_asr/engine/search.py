@@ -13,7 +13,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from simple_asr.engine.tokens import LAST_TIMESTAMP, Tokenizer
+import numpy as np
+
+from simple_asr.engine.rules import Rules
+from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded, Hypothesis, SearchOptions
 
 DecodeOne = Callable[[Decode], Decoded]
@@ -49,7 +52,7 @@ class _Search:
     def __init__(self, decode: DecodeOne, tokenizer: Tokenizer, step: Decode) -> None:
         self._decode = decode
         self._step = step
-        self._rules = TimestampRules(tokenizer, step)
+        self._rules = Rules(tokenizer, step)
         self.no_speech_prob = 0.0
 
     def run(self) -> list[Hypothesis]:
@@ -57,7 +60,7 @@ class _Search:
         written: list[int] = []
         sum_logprob = 0.0
         while len(written) < self._step.max_new_tokens:
-            forbidden = self._rules.forbidden(written)
+            forbidden = self._forbidden(written)
             must_be_timestamp = self._rules.weigh_timestamps(
                 written
             ) and self._timestamps_outweigh_text(written, forbidden)
@@ -76,6 +79,12 @@ class _Search:
                 break
             written.append(drawn.token)
         return [Hypothesis(tuple(written), sum_logprob)]
+
+    def _forbidden(self, written: Sequence[int]) -> list[int]:
+        """What may not follow, before timestamps are weighed against text."""
+        logits = np.zeros(self._rules.timestamps.stop, np.float32)
+        self._rules.forbid(logits, written)
+        return [int(token) for token in np.flatnonzero(np.isneginf(logits))]
 
     def _timestamps_outweigh_text(self, written: Sequence[int], forbidden: list[int]) -> bool:
         """Whether all timestamps together are likelier than the likeliest other token.
@@ -132,44 +141,3 @@ class _Search:
         decoded = self._decode(Decode(prompt, search))
         self.no_speech_prob = decoded.no_speech_prob
         return decoded.hypotheses
-
-
-class TimestampRules:
-    """Which tokens may follow those written after the prefix.
-
-    Source: openai/whisper, decoding.py, `ApplyTimestampRules`, `SuppressTokens`.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, step: Decode) -> None:
-        begin, end = tokenizer.timestamp_begin, tokenizer.timestamp_begin + LAST_TIMESTAMP + 1
-        self.eot = tokenizer.eot
-        self.text = range(begin)
-        """All that is no timestamp, the end of text included."""
-        self.timestamps = range(begin, end)
-        self._suppressed = (*step.search.suppress_tokens, tokenizer.no_timestamps)
-        self._too_late_to_begin = range(begin + step.search.max_initial_timestamp_index + 1, end)
-
-    def is_text(self, token: int) -> bool:
-        return token in self.text
-
-    def forbidden(self, written: Sequence[int]) -> list[int]:
-        """What may not follow, before timestamps are weighed against text."""
-        if not written:
-            return [*self._suppressed, *self.text, *self._too_late_to_begin]
-        if self._ends_with_pair(written):
-            return [*self._suppressed, *self.timestamps]
-        last = max(token for token in written if not self.is_text(token))
-        begin = self.timestamps.start
-        if self.is_text(written[-1]):
-            # A segment lasts some time: its end is later than its start.
-            return [*self._suppressed, *range(begin, last + 1)]
-        # A segment's end is followed by the next one's start or by the end of text.
-        return [*self._suppressed, *range(begin, last), *range(self.eot)]
-
-    def weigh_timestamps(self, written: Sequence[int]) -> bool:
-        """Whether both a timestamp and another token may follow."""
-        return bool(written) and not self._ends_with_pair(written)
-
-    def _ends_with_pair(self, written: Sequence[int]) -> bool:
-        """Whether a segment has just been opened; the first timestamp is a pair by itself."""
-        return not any(self.is_text(token) for token in written[-2:])

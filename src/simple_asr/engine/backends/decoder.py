@@ -22,10 +22,8 @@ from simple_asr.engine.backends.decoder_graph import (
     quantized,
     step_graph,
 )
+from simple_asr.engine.rules import Logits
 from simple_asr.engine.weights import plain, read_variables
-
-Logits = NDArray[np.float32]
-"""For each token of the vocabulary, the log of its probability but for a constant."""
 
 _GELU = 3  # of CTranslate2's Activation: the exact one, as in openai-whisper
 

@@ -1,8 +1,7 @@
 """Whisper's text decoder as graphs for onnxruntime, made from CTranslate2's weights.
 
 A step on one token reads every weight once, so its speed is that of reading memory, and integers
-are read in a quarter of the time. CTranslate2 rearranges the weights at every step instead
-(docs/benchmarks.md, "Writing a token").
+are read in a quarter of the time. Figures: docs/benchmarks.md, "writing a token".
 """
 
 from __future__ import annotations

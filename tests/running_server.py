@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,9 +69,23 @@ class RunningServer:
         return children
 
     @property
-    def num_descriptors(self) -> int:
-        """Open in the server itself."""
-        return len(list(Path(f"/proc/{self.process_id}/fd").iterdir()))
+    def descriptors(self) -> Counter[str]:
+        """What is open in the server itself: files by their names, sockets and pipes by their kind.
+
+        Without its database, to which it keeps a connection for each thread that once needed one.
+        """
+        names = Counter[str]()
+        for descriptor in Path(f"/proc/{self.process_id}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                names[os.readlink(descriptor).partition(":")[0]] += 1  # noqa: PTH115  (not a path)
+        return Counter({name: n for name, n in names.items() if "jobs.sqlite3" not in name})
+
+    def until_closed(self, before: Counter[str]) -> None:
+        """Waits until no more is open than `before`, but for one thing: a connection may begin."""
+        try:
+            self.until(lambda: (self.descriptors - before).total() <= 1, "descriptors are closed")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, left are {self.descriptors - before}") from None
 
     @property
     def spooled(self) -> list[str]:

@@ -35,12 +35,12 @@ def main(num_callers: int, figures: Figures) -> None:
         ) as server,
     ):
         media = tone(PITCHES[0], MINUTES * 60)
-        descriptors = server.num_descriptors
+        descriptors = server.descriptors
         figures.note("They leave while most wait for a decoder:")
         leave(server, media, num_callers, 0, figures)
         figures.note("They leave while the model works:")
         leave(server, media, num_callers, num_callers // 2, figures)
-        server.until(lambda: server.num_descriptors <= descriptors + 1, "descriptors are closed")
+        server.until_closed(descriptors)
     figures.end()
 
 

@@ -69,10 +69,10 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(server: RunningServer) -> Iterator[None]:
     """Files and descriptors are gone when the last answer is read, or soon after."""
-    before = server.num_descriptors
+    before = server.descriptors
     yield
     server.until(lambda: server.spooled == [], "the spool folder is empty")
-    server.until(lambda: server.num_descriptors <= before + 1, "no descriptor is left open")
+    server.until_closed(before)
 
 
 def transcribe(client: httpx.Client, media: bytes, **parameters: str) -> httpx.Response:

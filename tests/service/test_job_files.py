@@ -12,6 +12,27 @@ from simple_asr.errors import StorageFull, Unavailable
 from simple_asr.service.job_files import JobFiles
 
 
+def test_a_file_from_another_disk_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = tmp_path / "an.upload"
+    media.write_bytes(b"RIFF")
+    rename = Path.rename
+
+    def rename_on_one_disk(path: Path, target: Path) -> Path:
+        if path == media:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_on_one_disk)
+    files = JobFiles(tmp_path / "jobs")
+
+    files.adopt(media, "a")
+
+    assert files.path("a").read_bytes() == b"RIFF"
+    assert list(files.folder.iterdir()) == [files.path("a")]
+
+
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, Unavailable)],

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from simple_asr.errors import AsrError
@@ -14,8 +15,9 @@ from simple_asr.server.openai_errors import openai_error
 from simple_asr.server.openai_fields import AudioRequest
 from simple_asr.server.record import RequestRecord
 from simple_asr.server.warning_header import shown_warnings
+from simple_asr.service.parameters import TranscribeParameters
 from simple_asr.transcript.events import Done, Event, Progress
-from simple_asr.transcript.formats import verbose_result
+from simple_asr.transcript.formats import WritingOptions, receipt, verbose_result
 from simple_asr.transcript.model import Segment, Transcript
 
 # Of a word whose probability was rounded to nothing; JSON has no minus infinity.
@@ -24,14 +26,23 @@ _LEAST_PROBABILITY = 1e-6
 
 def write_answer(transcript: Transcript, asked: AudioRequest) -> str:
     """The body of an answer that is not streamed."""
-    if asked.response_format in ("json", "verbose_json"):
-        document = _document(transcript, asked)
+    return answering(asked).write(transcript)
+
+
+def answering(asked: AudioRequest) -> TranscribeParameters:
+    """The parameters of the request, in whose JSON formats there is what OpenAI's answer has."""
+    ours = asked.parameters
+
+    def write(transcript: Transcript, options: WritingOptions) -> str:
+        beside = receipt(transcript) if options.receipt else {}
+        document = _result(transcript, asked) | beside
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
-    return asked.parameters.write(transcript)
+
+    return replace(ours, format=replace(ours.format, writer=write)) if ours.format.is_json else ours
 
 
 def _document(transcript: Transcript, asked: AudioRequest) -> dict[str, Any]:
-    """The answer of a JSON format, and the receipt where it is asked for."""
+    """The last event of a JSON format, and the receipt where it is asked for."""
     return _result(transcript, asked) | asked.parameters.receipt(transcript)
 
 

@@ -52,6 +52,7 @@ class AudioRequest:
     """What a request under `/v1/audio` asks for.
 
     `model` is None where none was named. `warnings` are sentences on what has no effect.
+    `is_background` where it is to be a job.
     """
 
     model: str | None
@@ -62,6 +63,27 @@ class AudioRequest:
     has_words: bool
     has_logprobs: bool
     warnings: tuple[str, ...]
+    is_background: bool
+
+    @property
+    def shape(self) -> str:
+        """What an answer is to hold that `parameters` do not say, as JSON."""
+        return json.dumps({name: getattr(self, name) for name in SHAPE})
+
+    @classmethod
+    def of_job(cls, parameters: TranscribeParameters, shape: str) -> AudioRequest:
+        """The request that became a job, as far as its answer goes."""
+        return cls(
+            model=parameters.options.model,
+            parameters=parameters,
+            is_stream=False,
+            warnings=tuple(parameters.without_effect()),
+            is_background=True,
+            **json.loads(shape),
+        )
+
+
+SHAPE = ("response_format", "has_segments", "has_words", "has_logprobs")
 
 
 def read_audio_request(
@@ -91,10 +113,12 @@ def read_audio_request(
     if "word" in granularities or has_logprobs:
         ours.append(("word_timestamps", "true"))
     is_stream = _stream(given, response_format)
+    is_background = _background(given, is_stream=is_stream)
     model = (given.one("model") or "").strip()
     if model:
         ours.append(("model", model))
-    parameters = read_parameters(b"", [*ours, *given.rest()], documents)
+    also = ("webhook_url",) if is_background else ()
+    parameters = read_parameters(b"", [*ours, *given.rest()], documents, also=also)
     return AudioRequest(
         model=parameters.options.model,
         response_format=response_format,
@@ -105,6 +129,7 @@ def read_audio_request(
         or (not granularities and parameters.options.word_timestamps),
         has_logprobs=has_logprobs,
         warnings=tuple(parameters.without_effect()),
+        is_background=is_background,
     )
 
 
@@ -201,6 +226,17 @@ def _stream(given: _Fields, response_format: str) -> bool:
             field="stream",
         )
     return is_stream
+
+
+def _background(given: _Fields, *, is_stream: bool) -> bool:
+    is_background = read_flag("background", given.one("background") or "")
+    if is_background and is_stream:
+        raise InvalidParameter(
+            "stream goes with an answer that is waited for, not with background: a job tells its "
+            "events at GET /jobs/{id}/events. Leave one of them out.",
+            field="stream",
+        )
+    return is_background
 
 
 def _prompt(given: _Fields) -> Iterable[tuple[str, str]]:

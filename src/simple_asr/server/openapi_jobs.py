@@ -86,10 +86,11 @@ def _by_name(responses: Responses) -> dict[str, Any]:
     return {str(status): response for status, response in responses.items()}
 
 
+ACCEPTED = _answer("The job is on disk.", _JOB, {**_EXAMPLE, "state": "queued"})
 JOB_OPERATION: dict[str, Any] = {
     **transcribe_operation("audio_url", "webhook_url"),
     "responses": {
-        "202": _answer("The job is on disk.", _JOB, {**_EXAMPLE, "state": "queued"}),
+        "202": ACCEPTED,
         **_by_name(
             problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507)
         ),

@@ -6,7 +6,8 @@ from typing import Any
 
 from simple_asr.server.openai_fields import GRANULARITIES, RESPONSE_FORMATS
 from simple_asr.server.openapi import MEANINGS, REF, JsonSchema, Responses, event_stream
-from simple_asr.service.parameters import parameter_schemas
+from simple_asr.server.openapi_jobs import ACCEPTED
+from simple_asr.service.parameters import REQUEST_PARAMETERS, parameter_schemas
 
 _TEXT: JsonSchema = {"type": "string"}
 _NUMBER: JsonSchema = {"type": "number"}
@@ -41,6 +42,21 @@ FIELDS: dict[str, JsonSchema] = {
         "default": 0,
         "description": "0: Whisper's ladder, raised where a window fails its checks.",
     },
+    "stream": {
+        "type": "boolean",
+        "default": False,
+        "description": "Answer with server-sent events. With `json`, `text` or `verbose_json`.",
+    },
+    "background": {
+        "type": "boolean",
+        "default": False,
+        "description": "Ours: answer 202 with a job, whose result is what would have been answered "
+        "without it. Not with `stream`.",
+    },
+    "webhook_url": {
+        **REQUEST_PARAMETERS["webhook_url"],
+        "description": "Ours, with `background`: address that is told of the job's end.",
+    },
 }
 TRANSCRIPTION_FIELDS: dict[str, JsonSchema] = {
     **FIELDS,
@@ -65,11 +81,6 @@ TRANSCRIPTION_FIELDS: dict[str, JsonSchema] = {
         "type": "array",
         "items": {"type": "string", "enum": ["logprobs"]},
         "description": "With `json`: log-probabilities, of words.",
-    },
-    "stream": {
-        "type": "boolean",
-        "default": False,
-        "description": "Answer with server-sent events. With `json`, `text` or `verbose_json`.",
     },
     "chunking_strategy": {
         "type": "string",
@@ -164,7 +175,7 @@ def _operation(fields: dict[str, JsonSchema]) -> dict[str, Any]:
     form = {"type": "object", "required": ["file"], "properties": {**fields, **ours}}
     documents = [{"$ref": f"{REF}Transcription"}, {"$ref": f"{REF}VerboseResult"}]
     plain = {"schema": _TEXT}
-    errors = _errors(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504, 507)
+    errors = _errors(400, 401, 404, 408, 409, 413, 415, 429, 431, 500, 503, 504, 507)
     return {
         "requestBody": {
             "required": True,
@@ -192,13 +203,14 @@ def _operation(fields: dict[str, JsonSchema]) -> dict[str, Any]:
                     ),
                 },
             },
+            "202": ACCEPTED,
             **{str(status): response for status, response in errors.items()},
         },
     }
 
 
 TRANSCRIPTIONS_OPERATION = _operation(TRANSCRIPTION_FIELDS)
-TRANSLATIONS_OPERATION = _operation({**FIELDS, "stream": TRANSCRIPTION_FIELDS["stream"]})
+TRANSLATIONS_OPERATION = _operation(FIELDS)
 
 MODELS_RESPONSES: Responses = {
     200: {

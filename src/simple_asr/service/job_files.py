@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
@@ -38,7 +38,7 @@ class JobFiles:
         return self.folder / f"{job_id}{SUFFIX}"
 
     def adopt(self, media: Path, job_id: str) -> None:
-        """Moves a file of this folder to its job's name, and waits until the disk has both.
+        """Moves a file to its job's name in this folder, and waits until the disk has both.
 
         Raises StorageFull, Unavailable.
         """
@@ -47,6 +47,9 @@ class JobFiles:
             media.rename(self.path(job_id))
             _sync(self.folder)
         except OSError as error:
+            if error.errno == errno.EXDEV:  # It lies on another disk.
+                self.keep(_chunks(media), job_id)
+                return
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(
                     "The server's disk is full, so the job could not be kept. Send it again later, "
@@ -95,10 +98,15 @@ def digest(source: Path | str, document: str) -> str:
     if isinstance(source, str):
         hasher.update(source.encode())
         return hasher.hexdigest()
-    with source.open("rb") as file:
-        while chunk := file.read(1024 * 1024):
-            hasher.update(chunk)
+    for chunk in _chunks(source):
+        hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1024 * 1024):
+            yield chunk
 
 
 def _sync(path: Path) -> None:

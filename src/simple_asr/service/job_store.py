@@ -67,6 +67,7 @@ jobs = sa.Table(
     sa.Column("batch_id", sa.String(32)),
     sa.Column("batch_number", sa.Integer),
     sa.Column("name", sa.Text),
+    sa.Column("answer_shape", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("not_before", sa.Double, nullable=False, default=0.0),
     sa.Column("lease", sa.String(32)),

@@ -105,14 +105,15 @@ class Jobs:
         parameters: TranscribeParameters,
         owner: str,
         idempotency_key: str | None = None,
+        answer_shape: str | None = None,
     ) -> Job:
-        """Takes over a file of `folder`, or an address; the job is on disk when this returns.
+        """Takes over a file, or an address; the job is on disk when this returns.
 
         Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable; and where it names a
         webhook, InvalidParameter and AddressRefused.
         """
         document = document_of(parameters)
-        asked = "\0".join(filter(None, (document, parameters.webhook_url)))
+        asked = "\0".join(filter(None, (document, parameters.webhook_url, answer_shape)))
         webhook_url = self._webhooks.url_for(parameters.webhook_url)
 
         def keep(store: JobStore, files: JobFiles) -> Job:
@@ -124,6 +125,7 @@ class Jobs:
                 digest=digest(source, asked) if idempotency_key else "",
                 audio_url=source if isinstance(source, str) else None,
                 webhook_url=webhook_url,
+                answer_shape=answer_shape,
             )
             is_kept = False
             try:

@@ -57,6 +57,8 @@ class NewJob:
     `audio_url` is where the recording is to be had, where no file came, `webhook_url` who is told
     of the end; `digest` tells one request
     from another under the same `idempotency_key`. `name` is what a file was called in its batch.
+    `answer_shape` is the door's own note on how the result is written, where `parameters` do not
+    say all of it.
     """
 
     id: str
@@ -69,6 +71,7 @@ class NewJob:
     batch_id: str | None = None
     batch_number: int | None = None
     name: str | None = None
+    answer_shape: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Job:
     batch_id: str | None = None
     batch_number: int | None = None
     name: str | None = None
+    answer_shape: str | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 from openai.types.audio import TranscriptionVerbose, TranslationVerbose
@@ -28,6 +29,7 @@ from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Segment, Word
+from tests.support import WAIT
 
 # The SDK calls translations deprecated; people use them.
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -336,6 +338,119 @@ def test_a_stream_ends_with_the_receipt_and_the_warnings(
 
     assert done["model"] == "turbo"
     assert "min_cue_gap has no effect" in str(done["warnings"])
+
+
+# Jobs --------------------------------------------------------------------------------------------
+
+BACKGROUND = {"background": True}
+
+
+def send(client: openai.OpenAI, **asked: Any) -> httpx2.Response:
+    """What the server answers, before the SDK makes anything of it."""
+    raw = client.audio.transcriptions.with_raw_response
+    response: httpx2.Response = raw.create(model="whisper-1", file=CLIP, **asked).http_response
+    return response
+
+
+def result_of(taken: httpx2.Response, key: str) -> httpx.Response:
+    """The result of a job that was taken in, once its stream of events has ended."""
+    links = {name: str(taken.url.join(path)) for name, path in taken.json()["links"].items()}
+    headers = {"X-API-Key": key}
+    assert "event: done" in httpx.get(links["events"], headers=headers, timeout=WAIT).text
+    return httpx.get(links["result"], headers=headers)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"include": ["logprobs"]},
+        {"response_format": "text"},
+        {"response_format": "srt"},
+        {"response_format": "verbose_json", "timestamp_granularities": ["word"]},
+        {"response_format": "verbose_json", "timestamp_granularities": ["segment"]},
+    ],
+)
+def test_a_job_has_the_result_that_would_have_been_answered(
+    client: openai.OpenAI, key: str, transcriber: FakeTranscriber, asked: dict[str, Any]
+) -> None:
+    taken = send(client, **asked, extra_body={**BACKGROUND, "beam_size": 3})
+    result = result_of(taken, key)
+    at_once = send(client, **asked, extra_body={"beam_size": 3})
+
+    assert (taken.status_code, taken.json()["state"]) == (202, "queued")
+    assert taken.headers["Location"] == taken.json()["links"]["self"]
+    assert result.content == at_once.content
+    assert result.headers["Content-Type"] == at_once.headers["Content-Type"]
+    in_the_background, live = transcriber.asked
+    assert in_the_background.content == live.content
+    assert in_the_background.options == live.options
+
+
+def test_a_jobs_result_may_have_a_receipt(client: openai.OpenAI, key: str) -> None:
+    taken = send(
+        client,
+        extra_body={**BACKGROUND, "receipt": True, "max_line_width": 40},
+        timestamp_granularities=["word"],
+        response_format="verbose_json",
+    )
+
+    receipt = result_of(taken, key).json()
+
+    assert receipt["model"] == "turbo"
+    assert receipt["warnings"] == ["max_line_width has no effect on format verbose_json."]
+
+
+def test_a_job_may_be_a_translation(
+    client: openai.OpenAI, key: str, transcriber: FakeTranscriber
+) -> None:
+    raw = client.audio.translations.with_raw_response
+    taken = raw.create(model="whisper-1", file=CLIP, extra_body=BACKGROUND).http_response
+
+    assert result_of(taken, key).json() == {"text": "Привет, как дела? Хорошо."}
+    assert transcriber.asked[0].options.task == "translate"
+
+
+def test_a_jobs_result_can_be_had_in_another_format(client: openai.OpenAI, key: str) -> None:
+    taken = send(client, response_format="verbose_json", extra_body=BACKGROUND)
+
+    address = result_of(taken, key).url.copy_with(params={"format": "srt"})
+
+    assert httpx.get(address, headers={"X-API-Key": key}).text.startswith("1\n00:00:00,000")
+
+
+def test_the_same_job_sent_again_is_one_job(client: openai.OpenAI) -> None:
+    once = {"Idempotency-Key": "8f14e45f"}
+
+    ids = [send(client, extra_body=BACKGROUND, extra_headers=once).json()["id"] for _ in range(2)]
+    with pytest.raises(openai.ConflictError) as raised:
+        send(client, extra_body=BACKGROUND, extra_headers=once, response_format="text")
+
+    assert ids[0] == ids[1]
+    assert raised.value.code == "idempotency_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"extra_body": {**BACKGROUND, "beam_size": 99}}, "beam_size"),
+        ({"extra_body": {"background": "maybe"}}, "background"),
+        ({"extra_body": BACKGROUND, "stream": True}, "stream"),
+        ({"extra_body": {"webhook_url": "https://example.com/"}}, "webhook_url"),
+        ({"extra_body": BACKGROUND, "extra_headers": {"Idempotency-Key": "a b"}}, None),
+    ],
+)
+def test_what_is_wrong_is_told_at_once_and_makes_no_job(
+    client: openai.OpenAI, address: str, key: str, asked: dict[str, Any], param: str | None
+) -> None:
+    jobs, headers = address.replace("/v1", "/jobs"), {"X-API-Key": key}
+    before = httpx.get(jobs, headers=headers).json()
+
+    with pytest.raises(openai.BadRequestError) as raised:
+        send(client, **asked)
+
+    assert raised.value.param == (param or "Idempotency-Key")
+    assert httpx.get(jobs, headers=headers).json() == before
 
 
 # Errors ------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from simple_asr.server.audio_source import choose_source
 from simple_asr.server.dependencies import MAY_TRANSCRIBE, Services, TheServices, known_caller
 from simple_asr.server.event_stream import open_event_stream
 from simple_asr.server.intake import receive_body
+from simple_asr.server.openai_answers import answering
+from simple_asr.server.openai_fields import AudioRequest
 from simple_asr.server.openapi_jobs import (
     CANCEL_RESPONSES,
     EVENTS_RESPONSES,
@@ -51,6 +53,7 @@ from simple_asr.transcript.formats import WritingOptions
 router = APIRouter(default_response_class=JSONResponse)
 
 TheCaller = Annotated[Caller, Depends(known_caller)]
+IdempotencyKey = Annotated[str | None, Header()]
 
 MAX_PAGE = 100
 # How often a stream looks for news: a window takes longer than that.
@@ -71,7 +74,7 @@ async def submit(
     request: Request,
     services: TheServices,
     caller: TheCaller,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Takes what `POST /transcribe` takes, and answers once file and job are safely on disk.
 
@@ -90,9 +93,13 @@ async def submit(
         source = choose_source(body.file, parameters.audio_url, services.downloads)
         record_of(request.scope).model = parameters.options.model
         job = await jobs.submit(source, parameters, caller.id, idempotency_key)
-    return JSONResponse(
-        _fields(job, services), 202, headers={"Location": services.address(f"/jobs/{job.id}")}
-    )
+    return accepted(job, services)
+
+
+def accepted(job: Job, services: Services) -> JSONResponse:
+    """The answer to whoever sent it: it is on disk."""
+    location = services.address(f"/jobs/{job.id}")
+    return JSONResponse(_fields(job, services), 202, headers={"Location": location})
 
 
 @router.get("/jobs", summary="Your jobs, the newest first", responses=JOBS_RESPONSES)
@@ -179,7 +186,7 @@ async def _messages(jobs: Jobs, job: Job, num_told: int) -> AsyncGenerator[bytes
     """What is not told yet, as it comes; the store is asked again and again, since the worker may
     be another server's.
     """
-    parameters = parameters_of(job.parameters)
+    parameters = _answering(job, parameters_of(job.parameters))
     seconds_told = None
     while True:
         # Before the segments: of a job that has ended, all of them are there.
@@ -241,12 +248,22 @@ def _writing_parameters(query: bytes, job: Job) -> tuple[bool, TranscribeParamet
             )
     names = {name for name, _ in given}
     asked = json.loads(job.parameters)
-    if "format" in names:
+    is_as_sent = "format" not in names
+    if not is_as_sent:
         # Options for another format than the one asked for now would only have no effect.
         names |= WRITING
     kept = {name: value for name, value in asked.items() if name not in names}
     parameters = read_parameters(b"", given, [json.dumps(kept)], fields_place="the query")
+    if is_as_sent:
+        parameters = _answering(job, parameters)
     return dict(pairs).get("partial", "").lower() in ("true", "1"), parameters
+
+
+def _answering(job: Job, parameters: TranscribeParameters) -> TranscribeParameters:
+    """The parameters, which write as the door that the job came by would have answered."""
+    if job.answer_shape is None:
+        return parameters
+    return answering(AudioRequest.of_job(parameters, job.answer_shape))
 
 
 def _not_done(job: Job) -> JobNotDone:

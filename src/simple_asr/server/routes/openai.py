@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -30,7 +31,14 @@ from simple_asr.server.openapi_v1 import (
 )
 from simple_asr.server.record import record_of
 from simple_asr.server.retries import seconds_kept_for, sha256_of
+from simple_asr.server.routes.jobs import (
+    IdempotencyKey,
+    TheCaller,
+    accepted,
+    check_idempotency_key,
+)
 from simple_asr.server.warning_header import warning_header
+from simple_asr.service.keys import Caller
 from simple_asr.transcript.model import Transcript
 
 router = APIRouter(prefix="/v1", dependencies=[NEEDS_KEY])
@@ -46,9 +54,17 @@ WHISPER_RELEASED = 1_663_718_400
     openapi_extra=TRANSCRIPTIONS_OPERATION,
     dependencies=[MAY_TRANSCRIBE],
 )
-async def transcriptions(request: Request, services: TheServices) -> Response:
-    """What OpenAI's endpoint of this path takes and answers; see docs/api.md for what differs."""
-    return await _answer(request, services, "transcribe")
+async def transcriptions(
+    request: Request,
+    services: TheServices,
+    caller: TheCaller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """What OpenAI's endpoint of this path takes and answers; see docs/api.md for what differs.
+
+    With `background` it is a job. `Idempotency-Key` is for those.
+    """
+    return await _answer(request, services, "transcribe", caller, idempotency_key)
 
 
 @router.post(
@@ -58,12 +74,19 @@ async def transcriptions(request: Request, services: TheServices) -> Response:
     openapi_extra=TRANSLATIONS_OPERATION,
     dependencies=[MAY_TRANSCRIBE],
 )
-async def translations(request: Request, services: TheServices) -> Response:
+async def translations(
+    request: Request,
+    services: TheServices,
+    caller: TheCaller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """The same, in English whatever is spoken."""
-    return await _answer(request, services, "translate")
+    return await _answer(request, services, "translate", caller, idempotency_key)
 
 
-async def _answer(request: Request, services: Services, task: Task) -> Response:
+async def _answer(
+    request: Request, services: Services, task: Task, caller: Caller, idempotency_key: str | None
+) -> Response:
     record = record_of(request.scope)
     async with AsyncExitStack() as resources:
         body = await resources.enter_async_context(_received(request, services))
@@ -73,6 +96,13 @@ async def _answer(request: Request, services: Services, task: Task) -> Response:
             update={"model": services.model_of(asked.model)}
         )
         record.model = options.model
+        if asked.is_background:
+            check_idempotency_key(idempotency_key)
+            parameters = replace(asked.parameters, options=options)
+            job = await services.jobs.submit(
+                body.media, parameters, caller.id, idempotency_key, asked.shape
+            )
+            return accepted(job, services)
         if asked.is_stream:
             messages = stream_messages(transcriber.events(body.media, options), asked, record)
             return await open_event_stream(request, messages, error_message, resources)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -15,19 +16,23 @@ from simple_asr.settings import Settings
 SECONDS = 2.0
 
 
-@pytest.fixture
-def address(settings: Settings) -> Iterator[str]:
+@contextmanager
+def standing_in(settings: Settings) -> Iterator[httpx.Client]:
+    """A caller of one that answers for a server of these settings."""
     with listen("127.0.0.1", 0) as listener:
         answer = answering_for(settings)
         thread = threading.Thread(target=answer, args=(listener, SECONDS), daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            yield client
         thread.join(timeout=10 * SECONDS)
         assert not thread.is_alive(), "it leaves when its time is over"
 
 
-def test_it_lives_and_is_not_ready_and_tells_everybody_when_to_come_again(address: str) -> None:
-    with httpx.Client(base_url=address) as client:
+def test_it_lives_and_is_not_ready_and_tells_everybody_when_to_come_again(
+    settings: Settings,
+) -> None:
+    with standing_in(settings) as client:
         alive = client.get("/health/live")
         ready = client.get("/health/ready")
         refused = client.post("/transcribe", content=b"RIFF" * 100_000)
@@ -38,3 +43,15 @@ def test_it_lives_and_is_not_ready_and_tells_everybody_when_to_come_again(addres
     assert (refused.status_code, refused.json()["code"]) == (503, "engine_lost")
     assert int(refused.headers["Retry-After"]) > 0
     assert (openai.status_code, openai.json()["error"]["code"]) == (503, "engine_lost")
+
+
+@pytest.mark.parametrize("seen", ["/speech", ""], ids=["left on", "taken off"])
+def test_it_answers_under_the_path_that_a_proxy_shows_the_server_under(
+    make_settings: Callable[..., Settings], seen: str
+) -> None:
+    with standing_in(make_settings(root_path="/speech")) as client:
+        alive = client.get(f"{seen}/health/live")
+        openai = client.get(f"{seen}/v1/models")
+
+    assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+    assert openai.json()["error"]["code"] == "engine_lost"

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from simple_asr.engine.engine import engine_lost
 from simple_asr.server.error_answers import error_answer
 from simple_asr.server.middleware import HeadLimits, LingeringClose
+from simple_asr.server.path_prefix import PathPrefix
 from simple_asr.server.protocol import bounded_protocol
 from simple_asr.server.record import open_record
 from simple_asr.server.tls import TlsFiles, open_tls
@@ -28,7 +29,7 @@ def answering_for(settings: Settings) -> Callable[[socket.socket, float], None]:
 
     def answer(listener: socket.socket, seconds: float) -> None:
         config = uvicorn.Config(
-            LingeringClose(_refuse),
+            LingeringClose(PathPrefix(_refuse, settings.root_path)),
             http=protocol,
             ws="none",
             lifespan="off",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from simple_asr.errors import QuotaExceeded
@@ -35,12 +37,16 @@ def test_an_address_that_guesses_is_stopped_until_its_guesses_are_old() -> None:
     assert refusal.value.retry_after == 50
 
 
-def test_nobody_is_stopped_where_no_limit_is_set() -> None:
+def test_nobody_is_stopped_or_remembered_where_no_limit_is_set() -> None:
     guesses = WrongKeys(0, Clock())
-    for _ in range(100):
+    tracemalloc.start()
+    for _ in range(1000):
         guesses.note("a")
+    num_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
     guesses.check("a")
+    assert num_bytes < 1000
 
 
 def test_only_so_many_addresses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

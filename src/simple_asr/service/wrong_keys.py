@@ -37,6 +37,8 @@ class WrongKeys:
 
     def note(self, address: str) -> None:
         """A key from there was wrong."""
+        if not self._per_minute:
+            return
         self._times[address] = [*self._recent(address), self._clock()]
         self._times.move_to_end(address)
         while len(self._times) > MAX_ADDRESSES:

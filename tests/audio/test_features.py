@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from simple_asr.audio import SAMPLE_RATE
-from simple_asr.audio.features import N_FRAMES, LogMel, log10_mel, mel_filters
+from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, log10_mel, mel_filters
 
 
 class Array:
@@ -92,6 +94,19 @@ def test_a_recording_is_never_read_whole() -> None:
     LogMel(samples, n_mels=80).peak()
 
     assert samples.largest_read < SAMPLE_RATE * 31
+
+
+def test_a_spectrogram_takes_little_more_memory_than_its_power() -> None:
+    waveform = np.zeros(30 * SAMPLE_RATE, np.float32)
+    log10_mel(waveform, 80, HOP_LENGTH)  # so that what is kept for all is there
+
+    tracemalloc.start()
+    log10_mel(waveform, 80, HOP_LENGTH)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # 201 powers of each of 3000 frames are 2.4 MB; the frames and spectra of all would be 24.
+    assert peak_bytes < 10e6
 
 
 def test_a_longer_hop_fits_more_audio_into_a_window_at_the_same_pitch() -> None:

@@ -16,6 +16,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 N_FRAMES = 3000
 """Frames of one window: 30 s at the hop Whisper was trained with."""
 
+_FRAMES_AT_ONCE = 500
 _QUIETEST = -10.0  # log10 of the smallest power kept, 1e-10
 _DYNAMIC_RANGE = 8.0  # everything this far below the loudest is as good as silent
 _DITHER = -7.5  # log10 of the largest power that samples of -1, 0 and 1 of 32,768 come to
@@ -142,8 +143,12 @@ def log10_mel(waveform: NDArray[np.float32], n_mels: int, hop_length: int) -> ND
     spectrum, Slaney mel filters.
     """
     frames = np.lib.stride_tricks.sliding_window_view(waveform, N_FFT)[::hop_length]
-    spectrum = np.fft.rfft(frames * _hann_window(), axis=-1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    power = np.empty((len(frames), N_FFT // 2 + 1), np.float32)
+    # A few seconds at a time: frames and spectra of 30 s take 24 MB, which malloc would keep.
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        spectrum = np.fft.rfft(frames[part] * _hann_window(), axis=-1)
+        power[part] = np.square(spectrum.real) + np.square(spectrum.imag)
     mel: NDArray[np.float32] = mel_filters(n_mels) @ power.T
     log_mel: NDArray[np.float32] = np.log10(np.maximum(mel, np.float32(10.0**_QUIETEST)))
     return log_mel

@@ -332,6 +332,25 @@ async def test_a_file_the_server_fails_on_disturbs_nobody(
     assert failed.attempts == 3
 
 
+async def test_the_log_has_the_words_of_an_error_and_code_of_mistakes_in_it_alone(
+    jobs: Jobs,
+    transcriber: FakeTranscriber,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("simple_asr.service.jobs.RETRY_SECONDS", 0.0)
+    async with jobs.working():
+        transcriber.error = UnreadableMedia("This is no audio.")
+        await until(jobs, await submit(jobs), "failed")
+        of_the_file = caplog.text
+        transcriber.error = RuntimeError("a bug")
+        await until(jobs, await submit(jobs), "failed")
+
+    assert "This is no audio." in of_the_file
+    assert "Traceback" not in of_the_file
+    assert "Traceback" in caplog.text
+
+
 async def test_what_the_server_lacks_for_a_moment_is_not_held_against_a_job(
     jobs: Jobs, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from simple_asr.engine.window import Priority
-from simple_asr.errors import StorageFull, Unavailable
+from simple_asr.errors import AsrError, StorageFull, Unavailable
 from simple_asr.service.archives import ArchiveLimits, opened
 from simple_asr.service.batches import Batch
 from simple_asr.service.database import sqlite_url
@@ -384,12 +384,16 @@ class Jobs:
             return
         assert isinstance(error, Exception), "what ends a task is an exception"
         verdict = after_error(error, lease.job.attempts)
-        if isinstance(verdict, TryAgain):
-            logger.warning(
-                "Job %s is tried again in %.0f s", lease.job.id, verdict.delay, exc_info=error
-            )
+        outcome = (
+            f"is tried again in {verdict.delay:.0f} s"
+            if isinstance(verdict, TryAgain)
+            else f"failed: {verdict.code}"
+        )
+        # An error of ours says all there is to say, and is nobody's mistake in the code.
+        if isinstance(error, AsrError):
+            logger.warning("Job %s %s. %s", lease.job.id, outcome, error.detail)
         else:
-            logger.warning("Job %s failed: %s", lease.job.id, verdict.code, exc_info=error)
+            logger.warning("Job %s %s", lease.job.id, outcome, exc_info=error)
         await self._give_up(lease, verdict)
 
     async def _give_up(self, lease: Lease, verdict: Failure | TryAgain) -> None:

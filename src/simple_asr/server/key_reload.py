@@ -9,7 +9,8 @@ from simple_asr.service.keys import KeyStore, ReloadResult
 
 logger = logging.getLogger(__name__)
 
-WATCH_SECONDS = 1.0
+# A look is one `stat`. A file that is written all the time takes the store another second.
+WATCH_SECONDS = 0.5
 
 
 async def reload_keys(keys: KeyStore) -> ReloadResult:

@@ -35,6 +35,11 @@ class Answer:
     request_id: str
     retry_after: float | None = None
 
+    @property
+    def has_no_retry_after(self) -> bool:
+        """Though it tells its caller to come again."""
+        return self.told == "503" and self.retry_after is None
+
 
 def tone(pitch: float, seconds: float = 1.0) -> bytes:
     """As 16-bit samples at 16 kHz."""

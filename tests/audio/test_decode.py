@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 from simple_asr.audio import decode
-from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.audio.decode import HEAD_SECONDS, DecodeLimits, DecoderPool
+from simple_asr.audio.recording import Recording
 from simple_asr.errors import (
     AsrError,
     DecoderUnavailable,
@@ -156,6 +157,33 @@ def test_progress_counts_seconds_of_audio(pool: DecoderPool, tmp_path: Path) -> 
     pool.decode(path, progress.append).close()
 
     assert [round(seconds / 60) for seconds in progress] == [1, 2]
+
+
+def test_the_head_of_a_long_file_is_had_before_the_rest_is_decoded(
+    pool: DecoderPool, hours: Path
+) -> None:
+    heads: list[Recording] = []
+    minutes_by_then: list[int] = []
+
+    def take(head: Recording) -> None:
+        heads.append(head)
+        minutes_by_then.append(len(progress))
+
+    progress: list[float] = []
+    with pool.decode(hours, progress.append, on_head=take) as whole, heads[0] as head:
+        assert head.duration == HEAD_SECONDS
+        assert (head.read(0, 16_000) == whole.read(0, 16_000)).all()
+
+    assert len(heads) == 1
+    assert minutes_by_then[0] < len(progress) / 2
+
+
+def test_a_file_that_is_no_longer_has_no_head(pool: DecoderPool, clip: Path) -> None:
+    heads: list[Recording] = []
+
+    pool.decode(clip, on_head=heads.append).close()
+
+    assert heads == []
 
 
 # What a file may do ----------------------------------------------------------------------------

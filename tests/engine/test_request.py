@@ -715,9 +715,8 @@ def test_the_language_is_not_detected_again(tokenizer: Tokenizer, say: Say) -> N
 
     rest = Run(tokenizer, answers[1:], seconds=50.0, language=None, checkpoint=after_one_window)
 
-    # How sure the detection was is not kept.
-    assert rest.transcript == replace(whole.transcript, language_probability=None)
-    assert rest.transcript.language == "ru"
+    assert rest.transcript == whole.transcript
+    assert (rest.transcript.language, rest.transcript.language_probability) == ("ru", 0.9)
 
 
 def test_what_another_model_recognised_is_not_gone_on_with(tokenizer: Tokenizer, say: Say) -> None:

@@ -29,8 +29,9 @@ from simple_asr.errors import (
     ShuttingDown,
 )
 from simple_asr.service import transcriber as transcribing
+from simple_asr.service.decoding import Borrowed
 from simple_asr.service.models import ListedModel, ModelPool
-from simple_asr.service.transcriber import Borrowed, LoadedModel, LocalTranscriber
+from simple_asr.service.transcriber import LoadedModel, LocalTranscriber
 from simple_asr.settings import Settings
 from simple_asr.transcript.events import Done
 from simple_asr.transcript.model import Transcript

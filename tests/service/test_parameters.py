@@ -69,6 +69,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "vad_min_speech": ("0.1", 0.1),
     "vad_min_silence": ("0.5", 0.5),
     "vad_padding": ("0.1", 0.1),
+    "early_start": ("true", True),
     "max_line_width": ("42", 42),
     "max_line_count": ("2", 2),
     "max_words_per_line": ("6", 6),

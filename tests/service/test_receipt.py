@@ -48,6 +48,7 @@ def test_what_was_not_given_has_the_value_that_counted() -> None:
         ({"language": "ru", "languages": ["ru", "en"]}, {"languages"}),
         ({"without_timestamps": True}, {"max_initial_timestamp"}),
         ({}, {"vad_threshold", "vad_min_speech", "vad_min_silence", "vad_padding"}),
+        ({"early_start": True, "channels": "split"}, {"early_start"}),
     ],
 )
 def test_an_option_that_cannot_act_says_why(options: dict[str, object], idle: set[str]) -> None:
@@ -64,6 +65,7 @@ def test_an_option_that_cannot_act_says_why(options: dict[str, object], idle: se
         ({"word_timestamps": True}, {"prepend_punctuations", "hallucination_silence_threshold"}),
         ({"initial_prompt": "AI", "carry_initial_prompt": True}, {"carry_initial_prompt"}),
         ({"chunking_strategy": "auto"}, {"vad_threshold", "vad_min_silence", "vad_padding"}),
+        ({"early_start": True}, {"early_start"}),
         ({}, {"max_initial_timestamp", "task", "language", "temperature"}),
     ],
 )

@@ -7,6 +7,7 @@ import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,10 @@ from simple_asr.errors import (
     UnreadableMedia,
 )
 from simple_asr.service import transcriber as transcribing
+from simple_asr.service.decoding import HEAD_SECONDS, DecodedAudio
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber, speech_rules
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
-from simple_asr.transcript.model import Transcript
+from simple_asr.transcript.model import Segment, Transcript
 from tests.support import WAIT, Noise, hiss
 
 ENGLISH = TranscribeOptions(language="en")
@@ -322,7 +324,11 @@ class HeldDecoder:
         self.recording = HeldRecording(1.0)
 
     def decode(
-        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
+        self,
+        media: Path,
+        on_progress: Callable[[float], None],
+        request: DecodeRequest,
+        on_head: Callable[[DecodedAudio], None] | None,
     ) -> HeldRecording:
         self.is_working.set()
         self.gate.wait()
@@ -346,6 +352,118 @@ class HeldRecording(Noise):
 
     def __exit__(self, *_: object) -> None:
         self.is_closed.set()
+
+
+class LongDecoder(HeldDecoder):
+    """Decodes the head of a recording at once, and the rest when the gate opens."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.head = HeldRecording(HEAD_SECONDS)
+        self.recording = HeldRecording(seconds)
+
+    def decode(
+        self,
+        media: Path,
+        on_progress: Callable[[float], None],
+        request: DecodeRequest,
+        on_head: Callable[[DecodedAudio], None] | None,
+    ) -> HeldRecording:
+        if on_head is not None:
+            on_head(self.head)
+        return super().decode(media, on_progress, request, on_head)
+
+
+EARLY = TranscribeOptions(early_start=True)
+
+
+@pytest.fixture
+def long_decoder() -> LongDecoder:
+    return LongDecoder(HEAD_SECONDS + 100)
+
+
+@pytest.fixture
+def long_transcriber(backend: FakeBackend, long_decoder: LongDecoder) -> Iterator[LocalTranscriber]:
+    transcriber = LocalTranscriber(
+        long_decoder,
+        lambda: LoadedModel([backend]),
+        model_name="turbo",
+        shortcuts=Shortcuts(speedup=1.25),
+        max_batch_size=4,
+        max_requests=8,
+        num_decoders=1,
+    )
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    yield transcriber
+    long_decoder.gate.set()
+    transcriber.close()
+
+
+def test_an_early_start_tells_segments_before_the_rest_is_decoded(
+    long_transcriber: LocalTranscriber, long_decoder: LongDecoder, media: Path
+) -> None:
+    early: list[Segment] = []
+
+    async def listen() -> Transcript:
+        async for event in long_transcriber.events(media, EARLY):
+            if isinstance(event, SegmentDone):
+                early.append(event.segment)
+                if event.segment.end > HEAD_SECONDS - 60:
+                    long_decoder.gate.set()  # Nothing would follow if all had to be decoded first.
+            if isinstance(event, Done):
+                return event.transcript
+        raise AssertionError("no Done")
+
+    transcript = asyncio.run(asyncio.wait_for(listen(), WAIT))
+
+    exact = asyncio.run(long_transcriber.transcribe(media, TranscribeOptions()))
+    assert tuple(early) == transcript.segments == exact.segments
+    assert transcript.text == exact.text
+    assert transcript.duration == HEAD_SECONDS + 100
+    assert transcript.language_probability == exact.language_probability == 0.9
+    assert long_decoder.head.is_closed.is_set()
+    assert long_decoder.recording.is_closed.is_set()
+
+
+def test_who_leaves_after_an_early_start_leaves_nothing_open(
+    long_transcriber: LocalTranscriber, long_decoder: LongDecoder, media: Path
+) -> None:
+    async def leave() -> None:
+        async with aclosing(long_transcriber.events(media, EARLY)) as events:
+            await anext(events)
+
+    asyncio.run(leave())
+    long_decoder.gate.set()
+
+    assert long_decoder.head.is_closed.wait(WAIT)
+    assert long_decoder.recording.is_closed.wait(WAIT)
+    assert long_transcriber.num_requests == 0
+
+
+@pytest.mark.parametrize(
+    "needs_all",
+    [
+        {"channels": "split"},
+        {"chunking_strategy": "auto"},
+        {"on_hallucination": "flag"},
+        {"clip_timestamps": (10.0,)},
+    ],
+    ids=str,
+)
+def test_what_needs_all_of_the_recording_waits_for_it_and_says_so(
+    long_transcriber: LocalTranscriber,
+    long_decoder: LongDecoder,
+    media: Path,
+    needs_all: dict[str, object],
+) -> None:
+    long_decoder.gate.set()
+    options = EARLY.model_copy(update=needs_all)
+
+    transcript = asyncio.run(long_transcriber.transcribe(media, options))
+
+    assert any(warning.startswith("early_start has no effect") for warning in transcript.warnings)
+    assert not long_decoder.head.is_closed.is_set(), "nobody took it"
 
 
 def test_more_callers_than_allowed_are_refused_before_their_files_are_decoded(

@@ -51,12 +51,18 @@ from simple_asr.errors import (
     UnreadableMedia,
 )
 
-__all__ = ["DecodeLimits", "DecodeRequest", "DecoderPool"]
+__all__ = ["HEAD_SECONDS", "DecodeLimits", "DecodeRequest", "DecoderPool"]
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[float], None]
 """Told the seconds of audio decoded so far. What it raises ends the decoding."""
+
+OnHead = Callable[[Recording], None]
+"""Told a recording of the first `HEAD_SECONDS`, which is then its to close."""
+
+HEAD_SECONDS = 600
+"""So much of a longer file may be had before the rest of it is decoded."""
 
 START_TIMEOUT = 60
 """Seconds. A child is ready in 0.2 s; on a cold, busy disk it may take far longer."""
@@ -103,16 +109,19 @@ class DecoderPool:
         media: Path,
         on_progress: OnProgress = lambda _seconds: None,
         request: DecodeRequest = MIX,
+        on_head: OnHead | None = None,
     ) -> Recording:
         """The sound of a media file, 16 kHz. Blocks; any thread may call it.
 
-        `on_progress` is called once a minute of audio. Raises EmptyMedia, UnreadableMedia,
-        NoAudioTrack, MediaLimitExceeded, TooManyChannels, DecoderUnavailable, StorageFull,
-        ShuttingDown.
+        `on_progress` is called once a minute of audio, `on_head` once, of a mix that is longer than
+        a head. Raises EmptyMedia, UnreadableMedia, NoAudioTrack, MediaLimitExceeded,
+        TooManyChannels, DecoderUnavailable, StorageFull, ShuttingDown.
         """
         with contextlib.ExitStack() as undo:
             with self._decoder() as decoder, _open_media(media) as source:
                 samples = undo.enter_context(_spool_file(self._spool))
+                if on_head is not None and not request.splits_channels:
+                    on_progress = _telling_head(on_head, samples, on_progress)
                 done = decoder.decode(request, source.fileno(), samples.fileno(), on_progress)
             undo.pop_all()
         return Recording(samples, done.warnings, done.num_channels)
@@ -383,6 +392,21 @@ def _spool_file(spool: Path) -> IO[bytes]:
             ) from None
         logger.error("No file could be made in the spool folder: %s.", error.strerror)
         raise _unavailable() from None
+
+
+def _telling_head(on_head: OnHead, samples: IO[bytes], on_progress: OnProgress) -> OnProgress:
+    """`on_progress`, which tells of the head as well, once, when it is there."""
+    is_told = False
+
+    def progress(seconds: float) -> None:
+        nonlocal is_told
+        on_progress(seconds)
+        if seconds >= HEAD_SECONDS and not is_told:
+            is_told = True
+            same_file = os.fdopen(os.dup(samples.fileno()), "rb")
+            on_head(Recording(same_file, max_samples=HEAD_SECONDS * SAMPLE_RATE))
+
+    return progress
 
 
 def _shutting_down() -> ShuttingDown:

@@ -30,13 +30,21 @@ class Recording:
     """
 
     def __init__(
-        self, file: IO[bytes], warnings: Sequence[str] = (), num_channels: int = 1
+        self,
+        file: IO[bytes],
+        warnings: Sequence[str] = (),
+        num_channels: int = 1,
+        max_samples: int | None = None,
     ) -> None:
-        """Takes over `file`. `warnings` are sentences for the caller about the media."""
+        """Takes over `file`, and knows the first `max_samples` of what is in it now.
+
+        `warnings` are sentences for the caller about the media.
+        """
         self._file = file
         self._num_channels = num_channels
         # Measured here: what the decoder process says of its own work proves nothing.
-        self._num_samples = os.fstat(file.fileno()).st_size // (BYTES_PER_SAMPLE * num_channels)
+        counted = os.fstat(file.fileno()).st_size // (BYTES_PER_SAMPLE * num_channels)
+        self._num_samples = counted if max_samples is None else min(counted, max_samples)
         self._warnings = tuple(warnings)
 
     @classmethod

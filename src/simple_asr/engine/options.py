@@ -351,7 +351,12 @@ class TranscribeOptions(BaseModel):
         description="With `chunking_strategy`: seconds left before and after speech.",
         examples=[0.3],
     )
-
+    early_start: bool = Field(
+        False,
+        description="The first ten minutes of a longer recording are recognised while the rest is "
+        "still being decoded, which an hour takes some seconds for. They are heard as if nothing "
+        "louder came after them, where openai-whisper measures the whole recording first.",
+    )
     on_hallucination: Literal["keep", "flag", "drop"] = Field(
         "keep",
         description="What becomes of segments that look made up: no voice, words over and over, "
@@ -475,6 +480,20 @@ class TranscribeOptions(BaseModel):
             return self.skip_non_speech
         return not self.model_fields_set & _LADDER_FIELDS
 
+    @property
+    def starts_early(self) -> bool:
+        """Whether `early_start` counts: what needs all of the recording is not asked for."""
+        return self.early_start and not self._needs_all_first
+
+    @property
+    def _needs_all_first(self) -> bool:
+        return (
+            self.chunking_strategy is not None
+            or self.channels == "split"
+            or self.on_hallucination != "keep"
+            or self.clip_timestamps not in ((), (0.0,))
+        )
+
     def without_effect(self) -> list[str]:
         """A sentence for each given option that cannot change the result."""
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
@@ -503,6 +522,9 @@ class TranscribeOptions(BaseModel):
         if self.chunking_strategy is None:
             for name in ("vad_threshold", "vad_min_speech", "vad_min_silence", "vad_padding"):
                 yield name, "has no effect without chunking_strategy."
+        if self._needs_all_first:
+            needs_all = "chunking_strategy, channels, on_hallucination or clip_timestamps"
+            yield "early_start", f"has no effect with {needs_all}: they need all of the recording."
         if self.language is not None:
             yield "languages", "has no effect with language."
         if not self.initial_prompt:

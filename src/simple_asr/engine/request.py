@@ -155,6 +155,7 @@ class Request:
         self._num_told = len(self._segments)
         if self._info.is_multilingual:
             self._language = self._language or checkpoint.progress.language
+            self._language_probability = checkpoint.progress.language_probability
 
     # The language --------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Request:
             1, sum(loop.num_frames for loop in self._loops)
         )
         done = total * share if self._loops else total
-        return Progress(done, total, self._language, self._info.name)
+        return Progress(done, total, self._language, self._info.name, self._language_probability)
 
     def _transcript(self) -> Transcript:
         return Transcript(

@@ -8,8 +8,8 @@ import math
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_asr.audio import SAMPLE_RATE
-from simple_asr.audio.decoder_protocol import DecodeRequest
-from simple_asr.audio.features import HOP_LENGTH, N_FRAMES, LogMel, Samples
+from simple_asr.audio.features import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, LogMel, Samples
 from simple_asr.audio.speech import Span, SpeechDetector, SpeechRules, chunks
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.channels import ChannelMerge
@@ -38,17 +37,19 @@ from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.engine.watch import CallWatch
 from simple_asr.engine.window import Priority
-from simple_asr.errors import AsrError, Cancelled, ModelNotReady
+from simple_asr.errors import AsrError, ModelNotReady
 from simple_asr.service.backlog import Backlog
+from simple_asr.service.decoding import DecodedAudio, Decoder, Decoding
 from simple_asr.service.receipt import effective_options
 from simple_asr.service.stopwatch import Stopwatch
-from simple_asr.transcript.events import Checkpoint, Done, Event
-from simple_asr.transcript.model import Transcript
+from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
+from simple_asr.transcript.model import Segment, Transcript
 
 logger = logging.getLogger(__name__)
 
 # How often the engine is looked after.
 WATCH_SECONDS = 1.0
+WINDOW_SECONDS = N_FRAMES / FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,45 +97,6 @@ class Transcriber(Protocol):
     async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
         """The finished transcript; raises as `events` does. Cancelling the task cancels it."""
         ...
-
-
-class DecodedAudio(Samples, AbstractContextManager["DecodedAudio"], Protocol):
-    """What a decoder hands over (`audio.recording.Recording`); closing it frees its storage."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-    @property
-    def channels(self) -> Sequence[Samples]:
-        """One, unless they were to be split."""
-        ...
-
-
-class Decoder(Protocol):
-    """Media file to samples (`audio.decode.DecoderPool`)."""
-
-    def decode(
-        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
-    ) -> DecodedAudio:
-        """Blocks. `on_progress` is told the seconds decoded; what it raises ends the work."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Borrowed:
-    """A decoder that several transcribers share: none of them closes it."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def decode(
-        self, media: Path, on_progress: Callable[[float], None], request: DecodeRequest
-    ) -> DecodedAudio:
-        return self._decoder.decode(media, on_progress, request)
-
-    def close(self) -> None:
-        """Nothing: whoever lent it closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,50 +217,121 @@ class LocalTranscriber:
     ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
+        starts_early = options.starts_early and priority is Priority.INTERACTIVE
+        with (
+            engine.admission(),
+            Decoding(
+                self._decoder,
+                self._decoding,
+                media,
+                options.decode_request,
+                stopwatch,
+                wants_head=starts_early,
+            ) as decoding,
+        ):
+            if starts_early:
+                early = self._recognise_head(decoding, options, engine, model, stopwatch)
+                async with aclosing(early):
+                    async for known in early:
+                        if isinstance(known, Checkpoint):
+                            checkpoint = known
+                        else:
+                            yield known
+            recording = await decoding.whole()
+            with self._backlog.place(_seconds(recording)):
+                prepared = await asyncio.get_running_loop().run_in_executor(
+                    self._threads,
+                    lambda: self._prepare(
+                        recording,
+                        options,
+                        model,
+                        stopwatch,
+                        checkpoint=checkpoint,
+                        priority=priority,
+                    ),
+                )
+                requests = [request for request, _ in prepared]
+                merge = (
+                    ChannelMerge(len(requests), options) if options.channels == "split" else None
+                )
+                stopwatch.submitted()
+                answers = self._answers(engine, requests)
+                async with aclosing(answers):
+                    async for channel, event in answers:
+                        _, review = prepared[channel]
+                        kept = [event] if review is None else review.receive(event)
+                        if merge is not None:
+                            kept = [told for one in kept for told in merge.receive(channel, one)]
+                        for told in kept:
+                            if isinstance(told, Done):
+                                yield self._measured(told, options, model, stopwatch)
+                                return
+                            yield told
+
+    async def _recognise_head(
+        self,
+        decoding: Decoding,
+        options: TranscribeOptions,
+        engine: Engine,
+        model: Backend,
+        stopwatch: Stopwatch,
+    ) -> AsyncGenerator[SegmentDone | Checkpoint, None]:
+        """Segments of a long recording's beginning, then from where to go on with all of it.
+
+        As far as windows are whole: the next would reach beyond the head. Tells no progress, since
+        nobody knows how long the recording is.
+        """
+        head = await decoding.head()
+        if head is None:
+            return
+        segments: list[Segment] = []
+        progress = Progress(0, 0)
+        last_start = _seconds(head) - WINDOW_SECONDS * self._shortcuts(options).speedup
+        with self._backlog.place(_seconds(head)):
+            request = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                lambda: self._prepare_channel(
+                    head, (), options, model, stopwatch=stopwatch, checkpoint=None
+                ),
+            )
+            stopwatch.submitted()
+            answers = self._answers(engine, [request])
+            async with aclosing(answers):
+                async for _, event in answers:
+                    if isinstance(event, SegmentDone):
+                        segments.append(event.segment)
+                        yield event
+                    elif isinstance(event, Progress):
+                        progress = event
+                    if progress.seconds_done > last_start:
+                        break
+            whole = await decoding.whole()
+        yield Checkpoint(tuple(segments), replace(progress, seconds_total=_seconds(whole)))
+
+    async def _answers(
+        self, engine: Engine, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """What each request tells, with its place among them. Closing it cancels them all."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[tuple[int, Event | AsrError]] = asyncio.Queue()
 
-        def listener(channel: int) -> Listener:
+        def listener(place: int) -> Listener:
             def listen(event: Event | AsrError) -> None:
-                loop.call_soon_threadsafe(events.put_nowait, (channel, event))
+                loop.call_soon_threadsafe(events.put_nowait, (place, event))
 
             return listen
 
-        with (
-            engine.admission(),
-            await self._decode(media, options, stopwatch) as recording,
-            self._backlog.place(recording.num_samples / SAMPLE_RATE),
-        ):
-            prepared = await loop.run_in_executor(
-                self._threads,
-                lambda: self._prepare(
-                    recording, options, model, stopwatch, checkpoint=checkpoint, priority=priority
-                ),
-            )
-            requests = [request for request, _ in prepared]
-            merge = ChannelMerge(len(requests), options) if options.channels == "split" else None
-            try:
-                stopwatch.submitted()
-                for channel, request in enumerate(requests):
-                    await loop.run_in_executor(
-                        self._threads, engine.submit, request, listener(channel)
-                    )
-                while True:
-                    channel, event = await events.get()
-                    if isinstance(event, AsrError):
-                        raise event
-                    _, review = prepared[channel]
-                    kept = [event] if review is None else review.receive(event)
-                    if merge is not None:
-                        kept = [told for one in kept for told in merge.receive(channel, one)]
-                    for told in kept:
-                        if isinstance(told, Done):
-                            yield self._measured(told, options, model, stopwatch)
-                            return
-                        yield told
-            finally:
-                for request in requests:
-                    engine.cancel(request)
+        try:
+            for place, request in enumerate(requests):
+                await loop.run_in_executor(self._threads, engine.submit, request, listener(place))
+            while True:
+                place, event = await events.get()
+                if isinstance(event, AsrError):
+                    raise event
+                yield place, event
+        finally:
+            for request in requests:
+                engine.cancel(request)
 
     def _measured(
         self, done: Done, options: TranscribeOptions, model: Backend, stopwatch: Stopwatch
@@ -362,7 +395,7 @@ class LocalTranscriber:
         *,
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
-        priority: Priority,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
         log_mel = _WatchedLogMel(samples, model.info.n_mels, stopwatch.heard)
@@ -397,28 +430,6 @@ class LocalTranscriber:
         if options.audio_context is not None:
             reduces = options.audio_context == "auto"
         return Shortcuts(options.speedup or self._shortcuts_by_default.speedup, reduces)
-
-    async def _decode(
-        self, media: Path, options: TranscribeOptions, stopwatch: Stopwatch
-    ) -> DecodedAudio:
-        """Decodes in a thread; a caller who leaves meanwhile stops it and leaves nothing open."""
-        has_left = threading.Event()
-
-        def stop_if_left(_: float) -> None:
-            if has_left.is_set():
-                raise Cancelled("The caller left while the file was being decoded.")
-
-        def decode() -> DecodedAudio:
-            with stopwatch.decoding():
-                return self._decoder.decode(media, stop_if_left, options.decode_request)
-
-        decoding = self._decoding.submit(decode)
-        try:
-            return await asyncio.wrap_future(decoding)
-        except asyncio.CancelledError:
-            has_left.set()
-            decoding.add_done_callback(_close_result)
-            raise
 
     def _ready(self) -> tuple[Engine, Backend]:
         engine, model = self._engine, self._model
@@ -523,12 +534,11 @@ def speech_rules(options: TranscribeOptions) -> SpeechRules:
     )
 
 
+def _seconds(recording: DecodedAudio) -> float:
+    return recording.num_samples / SAMPLE_RATE
+
+
 def _seconds_of(work: Callable[[Backend], None], backend: Backend) -> float:
     began = time.monotonic()
     work(backend)
     return time.monotonic() - began
-
-
-def _close_result(decoding: Future[DecodedAudio]) -> None:
-    if not decoding.cancelled() and decoding.exception() is None:
-        decoding.result().__exit__(None, None, None)

@@ -11,13 +11,15 @@ from simple_asr.transcript.model import Segment, Transcript
 class Progress:
     """`seconds_done` of `seconds_total` audio seconds are recognised.
 
-    `language` is that of the speech, once it is known; `model` the one that recognises it.
+    `language` is that of the speech, once it is known, with its probability where it was detected;
+    `model` the one that recognises it.
     """
 
     seconds_done: float
     seconds_total: float
     language: str | None = None
     model: str = ""
+    language_probability: float | None = None
 
     @property
     def fraction(self) -> float:

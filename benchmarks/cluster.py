@@ -1,7 +1,9 @@
 """Ray Serve against the plain server on the same cores, and two replicas of one core against one.
 
     python -m benchmarks.cluster FOLDER overhead|scaling [--clients 16] [--rounds 2]
+    python -m benchmarks.cluster FOLDER chunks --clients 1 [--repeat 2]
 
+The first two send short recordings, the last one of seven minutes, whose chunks the replicas share.
 FOLDER holds `manifest.jsonl`. Greedy decoding of `base` in int8. Systems are started anew for each
 round, so that none works beside another; medians are printed with their range. Needs Ray
 (requirements/cluster.txt).
@@ -13,11 +15,12 @@ import argparse
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.load import Figures, Recording, closed_loop, short_recordings
+from benchmarks.load import Figures, closed_loop, short_recordings
 from benchmarks.local_server import LocalServer, local_server
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -26,15 +29,18 @@ REPLICA = "ray::ServeReplica:simple-asr:Speech"
 
 def main() -> None:
     arguments = _arguments()
-    recordings = short_recordings(arguments.folder, 1.5, 15) * arguments.repeat
+    comparison = COMPARISONS[arguments.comparison]
+    recordings = short_recordings(arguments.folder, *comparison.lengths) * arguments.repeat
     print(f"{len(recordings)} recordings, {sum(r.seconds for r in recordings):.0f} s of audio")
-    compared, expected = COMPARISONS[arguments.comparison]
     figures: dict[str, list[Figures]] = defaultdict(list)
     for _ in range(arguments.rounds):
-        for name, system in compared.items():
+        for name, system in comparison.systems.items():
             with system() as server:
-                figures[name].append(_measured(server, recordings, arguments.clients))
-    _tell(figures, expected)
+                ask = _ask(server, comparison.parameters)
+                # Each replica's first request is slower.
+                closed_loop(short_recordings(arguments.folder, *SHORT)[:2], 2, ask)
+                figures[name].append(closed_loop(recordings, arguments.clients, ask))
+    _tell(figures, comparison.expected)
 
 
 def _arguments() -> argparse.Namespace:
@@ -47,15 +53,16 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(server: LocalServer, recordings: Sequence[Recording], num_clients: int) -> Figures:
+def _ask(server: LocalServer, parameters: Mapping[str, str]) -> Callable[[Path], None]:
     def ask(path: Path) -> None:
         with path.open("rb") as audio:
             server.client.post(
-                "/transcribe", params={"format": "simple"}, files={"audio_file": audio}
+                "/transcribe",
+                params={"format": "simple", **parameters},
+                files={"audio_file": audio},
             ).raise_for_status()
 
-    closed_loop(recordings[:2], 2, ask)  # each replica's first request is slower
-    return closed_loop(recordings, num_clients, ask)
+    return ask
 
 
 def _tell(figures: dict[str, list[Figures]], expected: str) -> None:
@@ -123,17 +130,34 @@ def _pin(process_id: int, core: int) -> None:
 
 
 System = Callable[[], AbstractContextManager[LocalServer]]
-COMPARISONS: dict[str, tuple[dict[str, System], str]] = {
-    "overhead": (
+SHORT = (1.5, 15.0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`lengths` are those of the recordings, shortest and longest, in seconds."""
+
+    systems: Mapping[str, System]
+    expected: str
+    lengths: tuple[float, float] = SHORT
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+ONE_AND_TWO: dict[str, System] = {
+    "one replica, one core": lambda: _replicas_of_one_core(1),
+    "two replicas, two cores": lambda: _replicas_of_one_core(2),
+}
+COMPARISONS = {
+    "overhead": Comparison(
         {"plain server": _plain, "Serve, one replica": _one_replica_of_all_cores},
         "at least 0.85 is wanted",
     ),
-    "scaling": (
-        {
-            "one replica, one core": lambda: _replicas_of_one_core(1),
-            "two replicas, two cores": lambda: _replicas_of_one_core(2),
-        },
-        "at least 1.8 is wanted",
+    "scaling": Comparison(ONE_AND_TWO, "at least 1.8 is wanted"),
+    "chunks": Comparison(
+        ONE_AND_TWO,
+        "each replica decodes all of it",
+        lengths=(400, 450),
+        parameters={"chunking_strategy": "auto"},
     ),
 }
 

@@ -6,6 +6,7 @@ Skipped where Ray is not installed; requirements/cluster.txt has it.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pickle
 import re
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import wave
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +26,12 @@ from typing import Any
 import httpx
 import pytest
 
+from simple_asr.assembly import build_transcriber
+from simple_asr.audio import SAMPLE_RATE
+from simple_asr.audio.decode import DecoderPool
+from simple_asr.audio.speech import Span
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.parts import Division
 from simple_asr.errors import (
     AsrError,
     ConfigurationError,
@@ -34,7 +41,9 @@ from simple_asr.errors import (
     Unavailable,
 )
 from simple_asr.settings import Settings
-from simple_asr.transcript.events import Progress
+from simple_asr.transcript.events import Done, Progress
+from simple_asr.transcript.formats import FORMATS, WritingOptions
+from simple_asr.transcript.model import Transcript
 from tests.support import WAIT, Clip
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements/cluster.txt)")
@@ -130,6 +139,7 @@ class Stream:
     """Stands in for a stream of a replica's answers."""
 
     answers: list[object]
+    is_endless: bool = False
     is_cancelled: bool = False
 
     async def __aiter__(self) -> AsyncGenerator[object, None]:
@@ -138,6 +148,8 @@ class Stream:
                 yield answer
             else:
                 raise answer
+        if self.is_endless:
+            await asyncio.Event().wait()
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -145,7 +157,7 @@ class Stream:
 
 def transcriber_of(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> RemoteTranscriber:
     monkeypatch.setattr(cluster, "_put", lambda _: None)
-    events = SimpleNamespace(remote=lambda *_: stream)
+    events = SimpleNamespace(remote=lambda *_, **__: stream)
     handle = SimpleNamespace(options=lambda **_: SimpleNamespace(events=events))
     return RemoteTranscriber(handle, "turbo")
 
@@ -191,6 +203,102 @@ def test_a_caller_who_leaves_has_the_replica_told(monkeypatch: pytest.MonkeyPatc
     assert stream.is_cancelled
 
 
+# One recording, several replicas ------------------------------------------------------------------
+
+CHUNKS = [Span(30.0 * number, 30.0 * number + 25.0) for number in range(8)]
+HALVES = Division((CHUNKS[:4], CHUNKS[4:]), "en")
+IN_CHUNKS = TranscribeOptions.model_validate({"chunking_strategy": "auto"})
+
+
+def part_of(text: str) -> Done:
+    return Done(Transcript(text, (), "en", 240.0, "base"))
+
+
+@dataclass
+class Replicas:
+    """Stands in for the handle: each call is answered by the next of `streams`."""
+
+    streams: list[Stream]
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    def options(self, *, stream: bool) -> Replicas:
+        assert stream
+        return self
+
+    @property
+    def events(self) -> Replicas:
+        return self
+
+    def remote(self, *arguments: Any, **named: Any) -> Stream:
+        self.calls.append((arguments, named))
+        return self.streams[len(self.calls) - 1]
+
+
+def dividing(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> RemoteTranscriber:
+    """The transcriber of a cluster of two."""
+    monkeypatch.setattr(cluster, "_put", lambda _: None)
+    transcriber = RemoteTranscriber(replicas, "turbo", max_parts=8)
+    transcriber._num_replicas = 2  # As its watcher would.
+    return transcriber
+
+
+def test_each_replica_is_given_its_chunks_and_the_language_that_the_first_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replicas = Replicas([Stream([HALVES, part_of(" one")]), Stream([part_of(" two")])])
+
+    transcript = asyncio.run(
+        dividing(replicas, monkeypatch).transcribe(Path("clip.wav"), IN_CHUNKS)
+    )
+
+    (first, first_named), (second, second_named) = replicas.calls
+    assert transcript.text == " one two"
+    assert first_named == {"num_parts": 2}
+    assert first[1].language is None
+    assert second_named == {"chunks": CHUNKS[4:]}
+    assert second[1].language == "en"
+
+
+@pytest.mark.parametrize("options", [TranscribeOptions(), IN_CHUNKS])
+def test_what_is_not_divided_is_told_as_it_comes(
+    options: TranscribeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Division((CHUNKS,), "en")
+    answers = [whole] if options is IN_CHUNKS else []
+    replicas = Replicas([Stream([*answers, part_of(" all")])])
+
+    transcript = asyncio.run(dividing(replicas, monkeypatch).transcribe(Path("clip.wav"), options))
+
+    assert transcript.text == " all"
+    assert len(replicas.calls) == 1
+
+
+@pytest.mark.parametrize("error", [EmptyMedia("Empty."), ray_errors.ActorDiedError()])
+def test_an_error_of_one_part_ends_the_others(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = Replicas([Stream([HALVES], is_endless=True), Stream([Progress(0, 240), error])])
+    expected = EmptyMedia if isinstance(error, EmptyMedia) else Unavailable
+
+    with pytest.raises(expected):
+        asyncio.run(dividing(replicas, monkeypatch).transcribe(Path("clip.wav"), IN_CHUNKS))
+
+    assert [stream.is_cancelled for stream in replicas.streams] == [True, True]
+
+
+def test_a_caller_who_leaves_has_every_replica_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [Stream([HALVES, Progress(0, 240)], is_endless=True), Stream([], is_endless=True)]
+    events = dividing(Replicas(streams), monkeypatch).events(Path("clip.wav"), IN_CHUNKS)
+
+    async def leave() -> None:
+        await anext(events)
+        await events.aclose()
+
+    asyncio.run(leave())
+
+    assert [stream.is_cancelled for stream in streams] == [True, True]
+
+
 # A real cluster -----------------------------------------------------------------------------------
 
 
@@ -224,9 +332,19 @@ class Cluster:
             f"{self.address}/transcribe",
             headers={"X-API-Key": self.key, **more.pop("headers", {})},
             files={"audio_file": clip.path.read_bytes()},
-            params={"language": clip.language},
+            params=more.pop("params", {"language": clip.language}),
             timeout=more.pop("timeout", WAIT),
         )
+
+    def callees(self, since: int) -> list[int]:
+        """Process ids of the replicas that ended a call, from the log since a line."""
+        found = re.findall(r"Speech pid=(\d+)\)[^\n]*CALL events", "".join(self.log[since:]))
+        return [int(pid) for pid in found]
+
+    def wait_for_calls(self, num_calls: int, since: int) -> None:
+        with self.grown:
+            found = self.grown.wait_for(lambda: len(self.callees(since)) >= num_calls, timeout=WAIT)
+        assert found, f"{num_calls} calls were never logged:\n{''.join(self.log)}"
 
     def replicas(self) -> list[int]:
         """Process ids of the speech replicas, from their log lines."""
@@ -300,6 +418,55 @@ def test_events_come_through_the_handle(two_replicas: Cluster, clip: Clip) -> No
     events = re.findall(r"^event: (\w+)$", answer.text, flags=re.MULTILINE)
     assert events[0] == "progress"
     assert events[-1] == "done"
+
+
+@pytest.mark.weights
+def test_chunks_of_one_recording_are_recognised_by_all_replicas_as_by_one(
+    two_replicas: Cluster, base_model: Path, decoder: DecoderPool, shared: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.wav"
+    _write_opening(decoder, shared / "data" / "audio" / "en" / "long_en_dev.mp3", 160, path)
+    # Warmer, it would be chance what is written.
+    options = {"chunking_strategy": "auto", "word_timestamps": "true", "temperature": "0"}
+    settings = Settings(
+        _env_file=None, default_model=str(base_model), model_device="cpu", spool_dir=tmp_path
+    )
+    alone = _told_by_one(path, TranscribeOptions.model_validate(options), settings)
+    since = len(two_replicas.log)
+
+    answer = two_replicas.transcribe(Clip(path, "", ""), params={**options, "receipt": "true"})
+
+    two_replicas.wait_for_calls(2, since)
+    assert sorted(two_replicas.callees(since)) == two_replicas.replicas()
+    expected = json.loads(FORMATS["json"].write(alone, WritingOptions(receipt=True)))
+    assert recognised(answer.json()) == recognised(expected)
+
+
+def recognised(answer: dict[str, Any]) -> dict[str, Any]:
+    """All but how long it took, and what the door was asked for."""
+    told = {name: value for name, value in answer.items() if name != "processing"}
+    return told | {"parameters": told["parameters"]["language"]}
+
+
+def _write_opening(decoder: DecoderPool, media: Path, seconds: int, to: Path) -> None:
+    """The first `seconds` of a recording, as WAV."""
+    with decoder.decode(media) as recording, wave.open(str(to), "wb") as written:
+        written.setnchannels(1)
+        written.setsampwidth(2)
+        written.setframerate(SAMPLE_RATE)
+        samples = recording.read(0, seconds * SAMPLE_RATE)
+        written.writeframes((samples * 32_767).astype("<i2").tobytes())
+
+
+def _told_by_one(media: Path, options: TranscribeOptions, settings: Settings) -> Transcript:
+    """What this process says, as a server of one machine would."""
+    transcriber = build_transcriber(settings)
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    try:
+        return asyncio.run(transcriber.transcribe(media, options))
+    finally:
+        transcriber.close()
 
 
 @pytest.mark.weights

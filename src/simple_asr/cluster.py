@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,9 +29,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simple_asr.assembly import build_transcriber
+from simple_asr.audio.speech import Span
 from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.models import shown_name
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.parts import Division, PartMerge, divided, is_divisible, seconds_of
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     AsrError,
@@ -69,7 +71,8 @@ class Plan(BaseModel):
     """How large the cluster is: `args` of serve.yaml, and the options of `serve --cluster`.
 
     The autoscaler aims at `audio_seconds_per_replica` of audio admitted and not yet recognised.
-    A replica that leaves has `grace_seconds` to finish its requests.
+    A replica that leaves has `grace_seconds` to finish its requests. Chunks of one recording go to
+    `max_parts` replicas at most, each of which decodes all of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +84,7 @@ class Plan(BaseModel):
     ingresses: int = Field(1, ge=1)
     audio_seconds_per_replica: float = Field(600, gt=0)
     grace_seconds: float = Field(600, gt=0)
+    max_parts: int = Field(8, ge=1)
 
 
 # The application ---------------------------------------------------------------------------------
@@ -144,7 +148,8 @@ def bind(settings: Settings, plan: Plan) -> serve.Application:
         graceful_shutdown_timeout_s=plan.grace_seconds,
     )
     threads = settings.cpu_threads or max(1, int(plan.cpus_per_replica))
-    return ingress.bind(settings, speech.bind(settings.model_copy(update={"cpu_threads": threads})))
+    replicas = speech.bind(settings.model_copy(update={"cpu_threads": threads}))
+    return ingress.bind(settings, replicas, plan.max_parts)
 
 
 def _for_any_folder(settings: Settings) -> Settings:
@@ -214,9 +219,11 @@ class Backlog:
         """A request of which nothing is known yet."""
         self._left[request] = UNKNOWN_SECONDS
 
-    def note(self, request: object, event: Event) -> None:
+    def note(self, request: object, event: Event, seconds: float | None = None) -> None:
+        """What is left after an event: of the recording, or of its `seconds` that are done here."""
         if isinstance(event, Progress):
-            self._left[request] = max(0.0, event.seconds_total - event.seconds_done)
+            total = event.seconds_total if seconds is None else seconds
+            self._left[request] = total * (1 - event.fraction)
 
     def end(self, request: object) -> None:
         self._left.pop(request, None)
@@ -246,27 +253,53 @@ class Speech:
         options: TranscribeOptions,
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
-    ) -> AsyncGenerator[Event | AsrError, None]:
-        """As `Transcriber.events`, with the error that it would raise as the last event."""
+        *,
+        num_parts: int = 1,
+        chunks: Sequence[Span] | None = None,
+    ) -> AsyncGenerator[Event | Division | AsrError, None]:
+        """As `Transcriber.events`, with the error that it would raise as the last event.
+
+        With `chunks` those are recognised. With `num_parts` the chunks are divided among so many at
+        most; the first part is recognised, and the division told before anything else.
+        """
+        parts: Sequence[Sequence[Span]] = ()
+        is_division_told = num_parts == 1
+
+        def choose(find: Callable[[], Sequence[Span]]) -> Sequence[Span]:
+            nonlocal parts
+            parts = divided(find(), num_parts) if chunks is None else [chunks]
+            return parts[0]
+
         request = object()
         self._backlog.begin(request)
-        file: SpoolFile | None = None
         try:
-            content = await media.content
-            file = SpoolFile(self._spool)
-            await asyncio.to_thread(_write, content, file)
-            async with aclosing(
-                self._transcriber.events(file.path, options, checkpoint, priority)
-            ) as events:
+            async with (
+                self._file(media) as file,
+                aclosing(
+                    self._transcriber.events(file, options, checkpoint, priority, choose)
+                ) as events,
+            ):
                 async for event in events:
-                    self._backlog.note(request, event)
+                    if not is_division_told and isinstance(event, Progress):
+                        is_division_told = True
+                        yield Division(parts, event.language)
+                    self._backlog.note(request, event, seconds_of(parts[0]) if parts else None)
                     yield event
         except AsrError as error:
             yield error
         finally:
             self._backlog.end(request)
-            if file is not None:
-                file.remove()
+
+    @asynccontextmanager
+    async def _file(self, media: Media) -> AsyncIterator[Path]:
+        """The media as a file of the spool, for as long as the context lasts."""
+        content = await media.content
+        file = SpoolFile(self._spool)
+        try:
+            await asyncio.to_thread(_write, content, file)
+            yield file.path
+        finally:
+            file.remove()
 
     async def model_state(self) -> ModelState:
         return self._transcriber.model_state
@@ -347,13 +380,15 @@ def replicas_wanted(
 class Ingress:
     """Our HTTP door, as Ray Serve runs it."""
 
-    def __init__(self, settings: Settings, replicas: Any) -> None:
+    def __init__(self, settings: Settings, replicas: Any, max_parts: int) -> None:
         """`replicas` is the handle of the Speech deployment. Raises InvalidKeyFile."""
         configure_logging(settings.log_level, settings.log_format)
         self._settings = settings
         self._keys = KeyStore(settings.keys_file)
         self._keys.reload()
-        self._transcriber = RemoteTranscriber(replicas, shown_name(settings.default_model))
+        self._transcriber = RemoteTranscriber(
+            replicas, shown_name(settings.default_model), max_parts
+        )
         self._transcriber.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -384,12 +419,15 @@ class WithoutRequestId:
 class RemoteTranscriber:
     """The speech replicas, as one transcriber that heeds `options.model`.
 
-    A thread asks Ray every STATE_SECONDS whether there are any, and alone sets `_state`.
+    A thread asks Ray every STATE_SECONDS how many there are, and alone sets `_state` and
+    `_num_replicas`.
     """
 
-    def __init__(self, replicas: Any, model_name: str) -> None:
-        """`replicas` is a DeploymentHandle."""
+    def __init__(self, replicas: Any, model_name: str, max_parts: int = 1) -> None:
+        """`replicas` is a DeploymentHandle; a recording is divided among `max_parts` at most."""
         self._replicas = replicas
+        self._max_parts = max_parts
+        self._num_replicas = 0
         self._state = ModelState("loading", model_name, model_name, "No replica runs yet.")
         self._watcher = threading.Thread(target=self._watch, name="asr-replicas", daemon=True)
         self._is_closed = threading.Event()
@@ -407,10 +445,12 @@ class RemoteTranscriber:
         return self._state
 
     async def transcribe(self, media: Path, options: TranscribeOptions) -> Transcript:
+        transcript = None
         async for event in self.events(media, options):
             if isinstance(event, Done):
-                return event.transcript
-        raise AssertionError("A stream of events ends with Done or an error")
+                transcript = event.transcript
+        assert transcript is not None, "A stream of events ends with Done or an error"
+        return transcript
 
     async def events(
         self,
@@ -419,21 +459,31 @@ class RemoteTranscriber:
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
     ) -> AsyncGenerator[Event, None]:
-        stream = None
+        """One replica's; where it divides the recording, it begins, and others do their parts.
+
+        Chunks and language are found by the first, so that all go by the same.
+        """
+        num_parts = min(self._num_replicas, self._max_parts) if is_divisible(options) else 1
+        merge: PartMerge | None = None
+        streams = _Streams(self._replicas.options(stream=True).events)
         try:
             sent = Media(await asyncio.to_thread(_put, media))
-            stream = self._replicas.options(stream=True).events.remote(
-                sent, options, checkpoint, priority
-            )
-            async for event in stream:
-                if isinstance(event, AsrError):
-                    raise event
-                yield event
+            streams.ask(sent, options, checkpoint, priority, num_parts=num_parts)
+            async for part, event in streams:
+                if isinstance(event, Division):
+                    alike = options.model_copy(
+                        update={"language": event.language or options.language}
+                    )
+                    for chunks in event.parts[1:]:
+                        streams.ask(sent, alike, None, priority, chunks=chunks)
+                    merge = PartMerge(event) if len(event.parts) > 1 else None
+                else:
+                    for told in [event] if merge is None else merge.receive(part, event):
+                        yield told
         except FAULTS as fault:
             raise as_asr_error(fault) from fault
         finally:
-            if stream is not None:
-                stream.cancel()
+            streams.close()
 
     def models(self) -> list[ListedModel]:
         return cast("list[ListedModel]", self._ask("models"))
@@ -470,11 +520,59 @@ class RemoteTranscriber:
                 return
 
     def _state_now(self) -> ModelState:
-        if not num_running_replicas():
+        self._num_replicas = num_running_replicas()
+        if not self._num_replicas:
             return replace(self._state, status="loading", reason="No replica is running.")
         if self._state.status == "ready":
             return self._state
         return cast("ModelState", self._ask("model_state"))
+
+
+class _Streams:
+    """What replicas answer to the calls for one request, as it comes. Owned by the event loop."""
+
+    def __init__(self, method: Any) -> None:
+        """`method` of a handle tells Event, Division or AsrError."""
+        self._method = method
+        self._streams: list[Any] = []
+        self._readers: list[asyncio.Task[None]] = []
+        self._answers: asyncio.Queue[tuple[int, Event | Division | Exception | None]]
+        self._answers = asyncio.Queue()
+
+    def ask(self, *arguments: object, **named: object) -> None:
+        """Calls the method once more; answers bear the number of their call, from 0."""
+        stream = self._method.remote(*arguments, **named)
+        reading = self._read(len(self._streams), stream)
+        self._streams.append(stream)
+        self._readers.append(asyncio.create_task(reading))
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event | Division]]:
+        """Answers of all calls, until every call has ended. Raises what ends one before."""
+        num_ended = 0
+        while num_ended < len(self._streams):
+            number, answer = await self._answers.get()
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is None:
+                num_ended += 1
+            else:
+                yield number, answer
+
+    def close(self) -> None:
+        """Has the replicas told that nobody listens any more."""
+        for stream, reader in zip(self._streams, self._readers, strict=True):
+            stream.cancel()
+            reader.cancel()
+
+    async def _read(self, number: int, stream: Any) -> None:
+        """Its answers, then None, or what ended it before."""
+        try:
+            async for answer in stream:
+                self._answers.put_nowait((number, answer))
+        except Exception as fault:
+            self._answers.put_nowait((number, fault))
+        else:
+            self._answers.put_nowait((number, None))
 
 
 def num_running_replicas() -> int:

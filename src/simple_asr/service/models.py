@@ -20,6 +20,7 @@ from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.engine import Queue, engine_lost
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.parts import ChooseChunks, all_chunks
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     ModelFailed,
@@ -228,11 +229,14 @@ class ModelPool:
         options: TranscribeOptions,
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
+        choose: ChooseChunks = all_chunks,
     ) -> AsyncGenerator[Event, None]:
         with self._admission():
             async with (
                 self._model(options.model) as transcriber,
-                aclosing(transcriber.events(media, options, checkpoint, priority)) as events,
+                aclosing(
+                    transcriber.events(media, options, checkpoint, priority, choose)
+                ) as events,
             ):
                 async for event in events:
                     yield event

@@ -33,6 +33,7 @@ from simple_asr.engine.engine import (
 )
 from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.parts import ChooseChunks, all_chunks
 from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.engine.watch import CallWatch
@@ -214,6 +215,7 @@ class LocalTranscriber:
         options: TranscribeOptions,
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
+        choose: ChooseChunks = all_chunks,
     ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
@@ -248,6 +250,7 @@ class LocalTranscriber:
                         stopwatch,
                         checkpoint=checkpoint,
                         priority=priority,
+                        choose=choose,
                     ),
                 )
                 requests = [request for request, _ in prepared]
@@ -356,6 +359,7 @@ class LocalTranscriber:
         *,
         checkpoint: Checkpoint | None,
         priority: Priority,
+        choose: ChooseChunks,
     ) -> list[tuple[Request, HallucinationReview | None]]:
         """A request for each channel, and who reviews what it tells.
 
@@ -373,6 +377,7 @@ class LocalTranscriber:
                     stopwatch=stopwatch,
                     checkpoint=checkpoint,
                     priority=priority,
+                    choose=choose,
                 ),
                 self._review(samples, options),
             )
@@ -396,6 +401,7 @@ class LocalTranscriber:
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
         priority: Priority = Priority.INTERACTIVE,
+        choose: ChooseChunks = all_chunks,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
         log_mel = _WatchedLogMel(samples, model.info.n_mels, stopwatch.heard)
@@ -406,18 +412,21 @@ class LocalTranscriber:
             model.info,
             model.tokenizer,
             shortcuts=self._shortcuts(options),
-            chunks=self._find_chunks(samples, options),
+            chunks=self._find_chunks(samples, options, choose),
             find_voice=self._voice_finder(samples) if options.skips_non_speech else None,
             warnings=(*warnings, *options.without_effect()),
             checkpoint=checkpoint,
             priority=priority,
         )
 
-    def _find_chunks(self, samples: Samples, options: TranscribeOptions) -> list[Span] | None:
+    def _find_chunks(
+        self, samples: Samples, options: TranscribeOptions, choose: ChooseChunks
+    ) -> Sequence[Span] | None:
         if options.chunking_strategy is None:
             return None
-        assert self._speech is not None, "It is loaded before the first request is taken"
-        return chunks(self._speech.spans(samples, speech_rules(options)))
+        speech = self._speech
+        assert speech is not None, "It is loaded before the first request is taken"
+        return choose(lambda: chunks(speech.spans(samples, speech_rules(options))))
 
     def _voice_finder(self, samples: Samples) -> FindVoiceBetween:
         speech = self._speech

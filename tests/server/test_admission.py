@@ -14,6 +14,7 @@ from simple_asr.server.app import create_app
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings
+from tests.service import postgresql
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,38 @@ async def test_audio_of_jobs_counts_and_a_restart_forgives_nothing(
     assert before.status_code == 429
     assert after.status_code == 429
     assert "audio_seconds_per_day" in after.text
+
+
+async def test_servers_with_one_database_share_a_keys_rate(
+    make_settings: Callable[..., Settings],
+    make_key_store: Callable[[Settings], KeyStore],
+    transcriber: FakeTranscriber,
+    key: str,
+) -> None:
+    with postgresql.running() as database, database.fresh() as url:
+        limits = make_settings().keys_file.with_name("limits.ini")
+        limits.write_text("[*]\nrequests_per_minute = 3\nrequests_per_day = 100\n")
+        settings = make_settings(limits_file=limits, database_url=url)
+        apps = [create_app(settings, transcriber, make_key_store(settings)) for _ in range(2)]
+        first, second = (
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app),
+                base_url="http://asr",
+                headers={"X-API-Key": key},
+            )
+            for app in apps
+        )
+        contexts = [app.router.lifespan_context(app) for app in apps]
+
+        async with contexts[0], contexts[1], first, second:
+            taken = [(await first.post("/transcribe", files=CLIP)).status_code for _ in range(3)]
+            for app in apps:
+                await app.state.services.charges.settle()  # As each does every few seconds.
+            refused = await second.post("/transcribe", files=CLIP)
+
+    assert taken == [200, 200, 200]
+    assert refused.status_code == 429
+    assert "requests_per_minute of 3" in refused.text
 
 
 async def test_a_place_is_free_again_when_its_caller_has_left(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from simple_asr.errors import QuotaExceeded
+from simple_asr.service import charges as module
 from simple_asr.service.charges import REVOKED, Charges
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.keys import KeyStore
@@ -16,6 +19,7 @@ from simple_asr.service.metrics import Metrics
 from simple_asr.service.quotas import KeyLimits, Quotas
 from simple_asr.service.usage import Usage, Used
 from simple_asr.service.usage_store import UsageStore
+from tests.support import WAIT
 
 KEY = "0123456789abcdef" * 4
 LIMITS = {"*": KeyLimits(audio_seconds_per_day=100)}
@@ -91,13 +95,59 @@ def test_a_job_whose_key_is_gone_is_still_accounted_for(server: Server) -> None:
     assert not is_refused(server)
 
 
-def test_quotas_go_on_after_a_restart(server: Server, keys: KeyStore, tmp_path: Path) -> None:
-    server.charges.to_key("alice", Used(1, 101.0))
-    server.usage.flush()
+def test_a_request_counts_when_it_begins(server: Server) -> None:
+    server.charges.request("alice")
+
+    assert server.used() == {"alice": Used(1)}
+
+
+@pytest.mark.anyio
+async def test_quotas_go_on_after_a_restart(server: Server, keys: KeyStore, tmp_path: Path) -> None:
+    async with server.charges.kept():
+        server.charges.to_key("alice", Used(1, 101.0))
     again = start(keys, tmp_path)
 
     before = is_refused(again)
-    again.charges.restore()
+    async with again.charges.kept():
+        assert not before
+        assert is_refused(again)
 
-    assert not before
-    assert is_refused(again)
+
+@pytest.mark.anyio
+async def test_what_is_used_at_one_server_is_soon_counted_at_another(
+    server: Server, keys: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    other = start(keys, tmp_path)
+    counted = anyio.Event()
+    count = other.quotas.count_elsewhere
+
+    def count_and_tell(*used: Any) -> None:
+        count(*used)
+        counted.set()
+
+    monkeypatch.setattr(other.quotas, "count_elsewhere", count_and_tell)
+    async with server.charges.kept(), other.charges.kept():
+        server.charges.to_key("alice", Used(1, 101.0))
+        with anyio.fail_after(WAIT):
+            await counted.wait()
+
+        assert is_refused(other)
+
+
+@pytest.mark.anyio
+async def test_nobody_reads_what_others_used_where_there_are_no_limits(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.quotas.renew({})
+    monkeypatch.setattr(server.usage, "news", lambda: pytest.fail("The store was read"))
+    server.charges.to_key("alice", Used(1, 101.0))
+
+    await server.charges.settle()
+
+    assert server.used() == {"alice": Used(1, 101.0)}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

@@ -150,7 +150,7 @@ async def test_the_audio_of_a_job_is_charged_to_its_owner(
         await until(jobs, job, "done")
 
     assert {owner for owner, _ in charged} == {"alice"}
-    assert sum((used for _, used in charged), Used()) == Used.by_job(2.5, PROCESSING)
+    assert sum((used for _, used in charged), Used()) == Used.by_work(2.5, PROCESSING)
 
 
 async def test_audio_of_a_job_that_goes_on_is_charged_once(

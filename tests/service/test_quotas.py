@@ -164,20 +164,45 @@ def test_a_file_that_makes_no_sense_is_a_clear_error(tmp_path: Path, text: str, 
         read_limits(file)
 
 
+# Elsewhere ----------------------------------------------------------------------------------------
+
+
 def test_what_was_used_of_the_day_before_a_restart_still_counts(clock: Clock) -> None:
     limits = KeyLimits(audio_seconds_per_day=3600, audio_seconds_per_minute=60)
     quotas = Quotas({"*": limits}, clock)
 
-    quotas.restore("alice", requests=5, audio_seconds=3700)
+    quotas.count_elsewhere("alice", requests=5, audio_seconds=3700, seconds=86_400)
 
     # A day gives back 3600 s, so 100 s take 100 s × 24; the minute is over.
     assert wait_of(quotas) == pytest.approx(2400)
     take(quotas, "bob")
 
 
-def test_requests_of_the_day_are_restored_too(clock: Clock) -> None:
-    quotas = Quotas({"*": KeyLimits(requests_per_day=5)}, clock)
+def test_requests_at_another_server_count_as_if_they_had_come_here(clock: Clock) -> None:
+    quotas = Quotas({"*": KeyLimits(requests_per_minute=3, requests_per_day=100)}, clock)
+    take(quotas)
+    clock.now += 600
 
-    quotas.restore("alice", requests=5, audio_seconds=0)
+    quotas.count_elsewhere("alice", requests=5, audio_seconds=0, seconds=2)
 
-    wait_of(quotas)
+    # Two beyond the three, and the next one.
+    assert wait_of(quotas) == pytest.approx(60)
+
+
+def test_of_what_was_used_elsewhere_in_an_hour_the_last_minute_has_its_share(clock: Clock) -> None:
+    quotas = Quotas({"*": KeyLimits(requests_per_minute=3, requests_per_day=1000)}, clock)
+
+    quotas.count_elsewhere("alice", requests=60, audio_seconds=0, seconds=3600)
+
+    take(quotas)
+    take(quotas)
+    assert wait_of(quotas) == pytest.approx(20)
+
+
+def test_audio_counts_from_when_its_length_is_known(clock: Clock) -> None:
+    quotas = Quotas({"*": KeyLimits(audio_seconds_per_minute=60)}, clock)
+    with quotas.admission("alice"):
+        clock.now += 600
+        quotas.charge("alice", 90)
+
+    assert wait_of(quotas) == pytest.approx(30)

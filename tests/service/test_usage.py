@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from itertools import count
 
-import anyio
 import pytest
 
 from simple_asr.errors import Unavailable
-from simple_asr.service import usage as module
 from simple_asr.service.usage import Usage, Used, UsedInDay
 from simple_asr.transcript.model import Processing
-from tests.support import WAIT
 
-MONDAY, TUESDAY = date(2026, 11, 23), date(2026, 11, 24)
+MONDAY, TUESDAY, WEDNESDAY = date(2026, 11, 23), date(2026, 11, 24), date(2026, 11, 25)
 
 
 class Clock:
@@ -35,7 +31,6 @@ class FakeStore:
         self.is_broken = False
         self.is_closed = False
         self.num_writes = 0
-        self.has_written = threading.Event()
 
     def add(self, rows: Sequence[UsedInDay]) -> None:
         if self.is_broken:
@@ -44,7 +39,6 @@ class FakeStore:
         for row in rows:
             place = (row.day, row.key_name)
             self.rows[place] = self.rows.get(place, Used()) + row.used
-        self.has_written.set()
 
     def since(self, day: date) -> list[UsedInDay]:
         if self.is_broken:
@@ -140,7 +134,9 @@ def test_a_store_that_cannot_be_opened_is_tried_again(clock: Clock, store: FakeS
     assert store.rows == {(TUESDAY, "alice"): Used(1)}
 
 
-def test_the_last_day_is_today_and_the_rest_of_yesterday(usage: Usage, store: FakeStore) -> None:
+def test_at_first_the_last_day_is_told_which_is_today_and_the_rest_of_yesterday(
+    usage: Usage, store: FakeStore
+) -> None:
     store.add(
         [
             UsedInDay(MONDAY, "alice", Used(100, 1000.0)),
@@ -149,51 +145,70 @@ def test_the_last_day_is_today_and_the_rest_of_yesterday(usage: Usage, store: Fa
         ]
     )
 
-    spent = usage.of_last_day()
+    news, seconds = usage.news()
 
     # At six o'clock, three quarters of yesterday are less than a day ago.
-    assert spent == {"alice": Used(82, 800.0)}
+    assert news == {"alice": Used(82, 800.0)}
+    assert seconds == 24 * 3600
 
 
-def test_where_the_store_fails_nothing_is_known_of_the_last_day(
-    usage: Usage, store: FakeStore
+def test_then_what_other_servers_added_is_told_and_not_ones_own(
+    usage: Usage, store: FakeStore, clock: Clock
 ) -> None:
+    store.add([UsedInDay(TUESDAY, "alice", Used(7, 50.0))])
+    usage.news()
+    usage.note("alice", Used(1, 0.5))
+    usage.flush()
+    store.add([UsedInDay(TUESDAY, "alice", Used(2, 60.0)), UsedInDay(TUESDAY, "bob", Used(1))])
+    clock.now += 2
+
+    news, seconds = usage.news()
+    again, _ = usage.news()
+
+    assert news == {"alice": Used(2, 60.0), "bob": Used(1)}
+    assert seconds == 2
+    assert again == {}
+
+
+def test_what_others_added_while_the_store_failed_is_told_later(
+    usage: Usage, store: FakeStore, clock: Clock
+) -> None:
+    usage.news()
     store.is_broken = True
+    failed, _ = usage.news()
+    store.is_broken = False
+    store.add([UsedInDay(TUESDAY, "alice", Used(2))])
+    clock.now += 3600
 
-    assert usage.of_last_day() == {}
+    told = usage.news()
+
+    assert failed == {}
+    assert told == ({"alice": Used(2)}, 3600)
 
 
-@pytest.mark.anyio
-async def test_it_is_written_while_it_is_kept(
-    usage: Usage, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+def test_what_was_added_before_midnight_and_after_is_told_together(
+    usage: Usage, store: FakeStore, clock: Clock
 ) -> None:
-    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
+    usage.news()
+    store.add([UsedInDay(TUESDAY, "alice", Used(1)), UsedInDay(WEDNESDAY, "alice", Used(2))])
+    clock.now += 18 * 3600
 
-    async with usage.kept():
-        usage.note("alice", Used(1))
-        is_written = await anyio.to_thread.run_sync(store.has_written.wait, WAIT)
+    news, _ = usage.news()
 
-    assert is_written
-    assert store.is_closed
+    assert news == {"alice": Used(3)}
 
 
-@pytest.mark.anyio
-async def test_what_is_noted_last_is_written_at_the_end(usage: Usage, store: FakeStore) -> None:
-    async with usage.kept():
-        usage.note("alice", Used(1))
+def test_what_is_noted_last_is_written_at_the_end(usage: Usage, store: FakeStore) -> None:
+    usage.note("alice", Used(1))
+
+    usage.close()
 
     assert set(store.rows) == {(TUESDAY, "alice")}
     assert store.is_closed
 
 
-def test_a_request_counts_once_with_the_time_it_was_worked_on() -> None:
+def test_work_counts_with_the_time_it_took_and_without_the_waiting() -> None:
     processing = Processing(queue=10.0, decode=0.5, recognise=2.0)
 
-    assert Used.by_request(30.0, processing) == Used(1, 30.0, 2.5)
-    assert Used.by_request(None, None) == Used(1)
-    assert Used.by_job(30.0, processing) == Used(0, 30.0, 2.5)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+    assert Used.by_work(30.0, processing) == Used(0, 30.0, 2.5)
+    assert Used.by_work(None, None) == Used()

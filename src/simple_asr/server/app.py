@@ -132,7 +132,6 @@ def create_app(
         downloads=downloads,
         metrics=metrics,
         quotas=quotas,
-        usage=usage,
         charges=charges,
         wrong_keys=WrongKeys(settings.max_wrong_keys_per_minute),
     )
@@ -200,10 +199,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tracing: Tracing = app.state.tracing
     for folder in (services.settings.spool_dir, services.settings.jobs_dir):
         await asyncio.to_thread(sweep, folder)
-    await asyncio.to_thread(services.charges.restore)
     watcher = asyncio.create_task(watch_keys(services.keys))
     try:
-        async with tracing.telling(), services.usage.kept(), services.jobs.working():
+        async with tracing.telling(), services.charges.kept(), services.jobs.working():
             yield
     finally:
         watcher.cancel()

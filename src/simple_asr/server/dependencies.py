@@ -26,7 +26,7 @@ from simple_asr.service.models import Models
 from simple_asr.service.peers import caller_of
 from simple_asr.service.quotas import Quotas
 from simple_asr.service.shared_work import SharedWork
-from simple_asr.service.usage import Usage, Used
+from simple_asr.service.usage import Used
 from simple_asr.service.wrong_keys import WrongKeys
 from simple_asr.settings import Settings
 from simple_asr.transcript.model import Transcript
@@ -71,7 +71,6 @@ class Services:
     downloads: Downloads
     metrics: Metrics
     quotas: Quotas
-    usage: Usage
     charges: Charges
     wrong_keys: WrongKeys
     running: SharedWork[WorkKey, Transcript] = field(default_factory=SharedWork)
@@ -133,8 +132,9 @@ async def admitted_caller(
         raise Overloaded("The server is short of memory. Send the request again later.")
     record = record_of(request.scope)
     record.resources.enter_context(services.quotas.admission(caller.name))
+    services.charges.request(caller.name)
     record.on_end = lambda: services.charges.to_key(
-        caller.name, Used.by_request(record.audio_seconds, record.processing)
+        caller.name, Used.by_work(record.audio_seconds, record.processing)
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.quotas import Quotas
@@ -9,6 +13,9 @@ from simple_asr.service.usage import Usage, Used
 
 # Whose usage the rest of a job is, once its key is out of the file: no key can have such a name.
 REVOKED = "(revoked)"
+
+# How often what was used is written, and what was used at other servers is read.
+SETTLE_SECONDS = 2.0
 
 
 class Charges:
@@ -19,6 +26,10 @@ class Charges:
         self._quotas = quotas
         self._usage = usage
         self._metrics = metrics
+
+    def request(self, key_name: str) -> None:
+        """A request has begun: quotas have counted it, and other servers are to hear of it soon."""
+        self._usage.note(key_name, Used(1))
 
     def to_key(self, key_name: str, used: Used) -> None:
         """What a request took, to the key it was sent with."""
@@ -34,7 +45,32 @@ class Charges:
         else:
             self.to_key(key_name, used)
 
-    def restore(self) -> None:
-        """The quotas go on where an earlier server left them. Blocks; to be called first."""
-        for key_name, used in self._usage.of_last_day().items():
-            self._quotas.restore(key_name, used.requests, used.audio_seconds)
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Quotas go on where an earlier server left them; meanwhile what is used is written, and
+        what keys use at other servers with this database counts as well. The rest is written last.
+        """
+        await self._count_news()
+        settling = asyncio.create_task(self._keep_settling())
+        try:
+            yield
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+            await asyncio.to_thread(self._usage.close)
+
+    async def _keep_settling(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Counts what was used elsewhere, and writes what was used here."""
+        if self._quotas.are_limited:
+            await self._count_news()
+        await asyncio.to_thread(self._usage.flush)
+
+    async def _count_news(self) -> None:
+        news, seconds = await asyncio.to_thread(self._usage.news)
+        for key_name, used in news.items():
+            self._quotas.count_elsewhere(key_name, used.requests, used.audio_seconds, seconds)

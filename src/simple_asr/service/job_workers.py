@@ -339,13 +339,13 @@ class Jobs:
                     new.append(event.segment)
                 elif isinstance(event, Progress):
                     # First, since a stop may come while it is saved; what is begun anew is free.
-                    self._on_work(owner, Used.by_job(max(0.0, event.seconds_done - reached)))
+                    self._on_work(owner, Used.by_work(max(0.0, event.seconds_done - reached)))
                     reached = max(reached, event.seconds_done)
                     await self._save(lease, new, event)
                     new = []
                 else:
                     rest = max(0.0, event.transcript.duration - reached)
-                    self._on_work(owner, Used.by_job(rest, event.transcript.processing))
+                    self._on_work(owner, Used.by_work(rest, event.transcript.processing))
                     await self._finish(lease, new, event)
 
     async def _media(self, job: Job) -> Path:

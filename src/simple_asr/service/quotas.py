@@ -76,27 +76,33 @@ class _Allowance:
     """So much a period, which comes back evenly; what is spent beyond it must come back first."""
 
     def __init__(self, most: float, period: float, now: float) -> None:
-        self._most, self._period = most, period
+        self._most, self.period = most, period
         self._left, self._at = most, now
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until so much is left; 0 when it is."""
         if math.isinf(self._most):
             return 0.0
-        self._left = min(self._most, self._left + (now - self._at) * self._most / self._period)
-        self._at = now
+        self._give_back(now)
         if self._left >= min(amount, self._most) and self._most > 0:
             return 0.0
         missing = min(amount, self._most) - self._left
-        return missing * self._period / self._most if self._most > 0 else self._period
+        return missing * self.period / self._most if self._most > 0 else self.period
 
-    def spend(self, amount: float) -> None:
+    def spend(self, amount: float, now: float) -> None:
+        self._give_back(now)
         self._left -= amount
 
     def spent(self, now: float) -> float:
         """What has not come back yet."""
-        self.wait(0, now)
+        self._give_back(now)
         return 0.0 if math.isinf(self._most) else self._most - self._left
+
+    def _give_back(self, now: float) -> None:
+        if not math.isinf(self._most):
+            back = (now - self._at) * self._most / self.period
+            self._left = min(self._most, self._left + back)
+        self._at = now
 
 
 class _Account:
@@ -109,7 +115,7 @@ class _Account:
         spent = [allowance.spent(now) for _, allowance in (*self.requests, *self.audio)]
         self._open(limits, now)
         for amount, (_, allowance) in zip(spent, (*self.requests, *self.audio), strict=True):
-            allowance.spend(amount)
+            allowance.spend(amount, now)
 
     def _open(self, limits: KeyLimits, now: float) -> None:
         self.limits = limits
@@ -137,6 +143,11 @@ class Quotas:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
+    @property
+    def are_limited(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self._limits)
+
     def renew(self, limits: Mapping[str, KeyLimits]) -> None:
         """Other limits from now on, of everybody; what runs and what is spent stays so."""
         self._limits = limits
@@ -149,7 +160,7 @@ class Quotas:
         account = self._account(key_name)
         self._check(account)
         for _, allowance in account.requests:
-            allowance.spend(1)
+            allowance.spend(1, self._clock())
         account.num_running += 1
         try:
             yield
@@ -159,15 +170,17 @@ class Quotas:
     def charge(self, key_name: str, audio_seconds: float) -> None:
         """What a request of this key has turned out to hold."""
         for _, allowance in self._account(key_name).audio:
-            allowance.spend(audio_seconds)
+            allowance.spend(audio_seconds, self._clock())
 
-    def restore(self, key_name: str, requests: float, audio_seconds: float) -> None:
-        """What the key used of its day before this server began."""
+    def count_elsewhere(
+        self, key_name: str, requests: float, audio_seconds: float, seconds: float
+    ) -> None:
+        """What the key used within so many seconds at other servers, or before this one began."""
         account = self._account(key_name)
         for allowances, amount in ((account.requests, requests), (account.audio, audio_seconds)):
-            for name, allowance in allowances:
-                if name.endswith("_per_day"):
-                    allowance.spend(amount)
+            for _, allowance in allowances:
+                share = min(1.0, allowance.period / seconds)
+                allowance.spend(amount * share, self._clock())
 
     def _check(self, account: _Account) -> None:
         if account.num_running >= account.limits.concurrent:

@@ -1,17 +1,16 @@
 """What each key has used, by day (UTC): transcriptions, audio and computing time.
 
 Noted in memory, and written to the store some seconds later, so that no request waits for a disk or
-fails with it.
+fails with it; when that is, `charges.py` says. Several servers may share a store: each learns there
+what keys use at the others.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Protocol
@@ -21,8 +20,9 @@ from simple_asr.transcript.model import Processing
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 5.0
 DAY_SECONDS = 86_400.0
+# Sums of fractions differ by less, in whatever order they were added.
+LEAST_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,22 @@ class Used:
     compute_seconds: float = 0.0
 
     @classmethod
-    def by_request(cls, audio_seconds: float | None, processing: Processing | None) -> Used:
-        """One request, as far as it got."""
-        return cls(1, audio_seconds or 0.0, _computed(processing))
-
-    @classmethod
-    def by_job(cls, audio_seconds: float, processing: Processing | None = None) -> Used:
-        """A part of a job, whose request was counted when it came."""
-        return cls(0, audio_seconds, _computed(processing))
+    def by_work(cls, audio_seconds: float | None, processing: Processing | None = None) -> Used:
+        """A request, as far as it got, or a part of a job: either was counted when it came."""
+        return cls(0, audio_seconds or 0.0, _computed(processing))
 
     def __add__(self, other: Used) -> Used:
         return Used(
             self.requests + other.requests,
             self.audio_seconds + other.audio_seconds,
             self.compute_seconds + other.compute_seconds,
+        )
+
+    def __sub__(self, other: Used) -> Used:
+        return Used(
+            self.requests - other.requests,
+            self.audio_seconds - other.audio_seconds,
+            self.compute_seconds - other.compute_seconds,
         )
 
 
@@ -75,7 +77,10 @@ class Store(Protocol):
 
 
 class Usage:
-    """`_lock` guards what is not written yet, `_writing` the store: one writes at a time."""
+    """`_lock` guards what is not written yet, `_writing` the store: one writes at a time.
+
+    `_known` is what the store held when it was last read, and what was written from here since.
+    """
 
     def __init__(
         self, open_store: Callable[[], Store], clock: Callable[[], float] = time.time
@@ -85,6 +90,8 @@ class Usage:
         self._clock = clock
         self._store: Store | None = None
         self._unwritten: dict[tuple[date, str], Used] = {}
+        self._known: dict[tuple[date, str], Used] | None = None
+        self._read_at = 0.0
         self._has_warned = False
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -111,44 +118,31 @@ class Usage:
                 self._warn(error)
             else:
                 self._has_warned = False
+                if self._known is not None:
+                    for place, used in unwritten.items():
+                        self._known[place] = self._known.get(place, Used()) + used
 
-    def of_last_day(self) -> dict[str, Used]:
-        """By key, about the last 24 hours: today, and as much of yesterday as lies within them.
+    def news(self) -> tuple[dict[str, Used], float]:
+        """What keys used at other servers since this was last asked, and in how many seconds.
 
-        Blocks. Nothing where the store fails.
+        When it is asked first, what they used at any in about the last 24 hours. Blocks. Nothing
+        where the store fails: it is told the next time.
         """
         now = self._clock()
-        today = _day(now)
-        share_of_yesterday = 1 - now % DAY_SECONDS / DAY_SECONDS
-        spent: dict[str, Used] = {}
-        try:
-            with self._writing:
-                rows = self._opened().since(today - timedelta(days=1))
-        except AsrError as error:
-            self._warn(error)
-            return {}
-        for row in rows:
-            used = row.used if row.day == today else _share(row.used, share_of_yesterday)
-            spent[row.key_name] = spent.get(row.key_name, Used()) + used
-        return spent
+        with self._writing:
+            try:
+                rows = self._opened().since(_day(now) - timedelta(days=1))
+            except AsrError as error:
+                self._warn(error)
+                return {}, DAY_SECONDS
+            before, self._known = self._known, {(row.day, row.key_name): row.used for row in rows}
+            read_at, self._read_at = self._read_at, now
+            if before is None:
+                return _of_last_day(self._known, now), DAY_SECONDS
+            return _added(before, self._known), max(1.0, now - read_at)
 
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """What is noted meanwhile is written every FLUSH_SECONDS, and at the end."""
-        writing = asyncio.create_task(self._keep_writing())
-        try:
-            yield
-        finally:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
-            await asyncio.to_thread(self._end)
-
-    async def _keep_writing(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await asyncio.to_thread(self.flush)
-
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Writes what is left, and closes the store. Blocks."""
         self.flush()
         if self._store is not None:
             self._store.close()
@@ -162,6 +156,28 @@ class Usage:
         if not self._has_warned:
             logger.warning("What keys use cannot be kept, and is tried again: %s", error.detail)
         self._has_warned = True
+
+
+def _of_last_day(rows: Mapping[tuple[date, str], Used], now: float) -> dict[str, Used]:
+    """By key: today's, and as much of yesterday's as lies within 24 hours."""
+    share_of_yesterday = 1 - now % DAY_SECONDS / DAY_SECONDS
+    spent: dict[str, Used] = {}
+    for (day, key_name), used in rows.items():
+        share = used if day == _day(now) else _share(used, share_of_yesterday)
+        spent[key_name] = spent.get(key_name, Used()) + share
+    return spent
+
+
+def _added(
+    before: Mapping[tuple[date, str], Used], after: Mapping[tuple[date, str], Used]
+) -> dict[str, Used]:
+    """By key."""
+    added: dict[str, Used] = {}
+    for place, used in after.items():
+        more = used - before.get(place, Used())
+        if more.requests > 0 or more.audio_seconds > LEAST_SECONDS:
+            added[place[1]] = added.get(place[1], Used()) + more
+    return added
 
 
 def _computed(processing: Processing | None) -> float:

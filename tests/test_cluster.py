@@ -25,6 +25,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from simple_asr.assembly import build_transcriber
 from simple_asr.audio import SAMPLE_RATE
@@ -52,7 +53,15 @@ from ray import exceptions as ray_errors
 from ray.serve import exceptions as serve_errors
 
 from simple_asr import cluster
-from simple_asr.cluster import AudioPolicy, Backlog, RemoteTranscriber, read_plan, replicas_wanted
+from simple_asr.cluster import (
+    AudioPolicy,
+    Backlog,
+    RemoteTranscriber,
+    build_application,
+    http_options,
+    read_plan,
+    replicas_wanted,
+)
 
 # What the cluster is told -------------------------------------------------------------------------
 
@@ -75,6 +84,63 @@ def test_what_ray_runs_in_folders_of_its_own_is_given_whole_paths() -> None:
     assert given.keys_file == Path.cwd() / "data" / "keys.txt"
     assert given.spool_dir.is_absolute()
     assert given.model_download_root.is_absolute()
+
+
+# Where it listens ---------------------------------------------------------------------------------
+
+
+def settings_of(**given: Any) -> Settings:
+    return Settings(_env_file=None, host="127.0.0.1", port=9000, **given)
+
+
+def certificate_files(folder: Path) -> dict[str, Path]:
+    """TLS_CERTIFICATE and TLS_KEY, in a folder."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    issued.private_key_pem.write_to_path(folder / "server.key")
+    return {"tls_certificate": folder / "server.pem", "tls_key": folder / "server.key"}
+
+
+def test_proxies_speak_https_with_the_certificate_of_the_settings(tmp_path: Path) -> None:
+    options = http_options(settings_of(**certificate_files(tmp_path)))
+
+    assert options == {
+        "host": "127.0.0.1",
+        "port": 9000,
+        "ssl_certfile": str(tmp_path / "server.pem"),
+        "ssl_keyfile": str(tmp_path / "server.key"),
+    }
+
+
+def test_proxies_speak_http_unless_there_is_a_certificate() -> None:
+    assert http_options(settings_of()) == {"host": "127.0.0.1", "port": 9000}
+
+
+def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    files = certificate_files(tmp_path)
+    files["tls_certificate"].write_text("no certificate")
+
+    with pytest.raises(ConfigurationError, match="cannot be used for HTTPS"):
+        http_options(settings_of(**files))
+
+
+def test_what_proxies_cannot_do_is_refused(tmp_path: Path) -> None:
+    password = {"tls_key_password_file": tmp_path / "password", **certificate_files(tmp_path)}
+
+    with pytest.raises(ConfigurationError, match="UNIX_SOCKET=asr"):
+        http_options(settings_of(unix_socket=Path("asr.sock")))
+    with pytest.raises(ConfigurationError, match="TLS_KEY_PASSWORD_FILE is set"):
+        http_options(settings_of(**password))
+
+
+@pytest.mark.parametrize("variable", ["TLS_CERTIFICATE", "UNIX_SOCKET"])
+def test_a_deployment_listens_as_its_file_says_and_refuses_settings_that_would_not_count(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "some.file")
+
+    with pytest.raises(ConfigurationError, match="http_options of serve"):
+        build_application({})
 
 
 @pytest.mark.parametrize("error", [Overloaded("Full.", retry_after=7), EmptyMedia("Empty.")])
@@ -409,6 +475,16 @@ def test_the_api_is_that_of_one_machine(two_replicas: Cluster, clip: Clip) -> No
     assert len(answer.headers.get_list("x-request-id")) == 1
     assert empty.json()["code"] == "empty_file"
     assert stranger.status_code == 401
+
+
+@pytest.mark.weights
+def test_a_hangup_ends_nothing(two_replicas: Cluster) -> None:
+    since = len(two_replicas.log)
+
+    two_replicas.process.send_signal(signal.SIGHUP)
+
+    two_replicas.wait_for("SIGHUP changes nothing", since)
+    assert two_replicas.process.poll() is None
 
 
 @pytest.mark.weights

@@ -46,6 +46,7 @@ from simple_asr.errors import (
 from simple_asr.server.app import create_app
 from simple_asr.server.intake import WRITE_BYTES
 from simple_asr.server.log import configure_logging
+from simple_asr.server.tls import TlsFiles, open_tls
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.models import ListedModel
 from simple_asr.service.spool import SpoolFile, sweep
@@ -95,7 +96,13 @@ def build_application(args: dict[str, Any]) -> serve.Application:
 
     Raises ConfigurationError.
     """
-    return bind(load_settings(), read_plan(args))
+    settings = load_settings()
+    if settings.tls_certificate or settings.unix_socket:
+        raise ConfigurationError(
+            "Where and how a deployed cluster listens, http_options of serve.yaml say: leave "
+            "TLS_CERTIFICATE and UNIX_SOCKET empty, and set ssl_certfile and ssl_keyfile there."
+        )
+    return bind(settings, read_plan(args))
 
 
 def read_plan(args: dict[str, Any]) -> Plan:
@@ -113,6 +120,28 @@ def read_plan(args: dict[str, Any]) -> Plan:
             "be. Raise max_replicas, or lower min_replicas."
         )
     return plan
+
+
+def http_options(settings: Settings) -> dict[str, object]:
+    """Where and how Ray's proxies listen. Raises ConfigurationError for what they cannot do."""
+    options: dict[str, object] = {"host": settings.host, "port": settings.port}
+    if settings.unix_socket:
+        raise ConfigurationError(
+            f"UNIX_SOCKET={settings.unix_socket} is set, and a cluster listens on HOST and PORT of "
+            "every machine. Leave UNIX_SOCKET empty."
+        )
+    files = TlsFiles.from_settings(settings)
+    if files is None:
+        return options
+    if files.password_file is not None:
+        raise ConfigurationError(
+            "TLS_KEY_PASSWORD_FILE is set, and Ray would show the password to whoever may ask the "
+            "cluster. Use a key without one, in a file that only the server's user may read."
+        )
+    open_tls(files)  # Ray would only say that its proxies are unhealthy.
+    certificate = files.certificate.absolute()
+    key = files.key.absolute() if files.key else certificate
+    return {**options, "ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
 
 def bind(settings: Settings, plan: Plan) -> serve.Application:
@@ -164,6 +193,7 @@ def running(settings: Settings, plan: Plan) -> Iterator[None]:
 
     At its end requests in work are let finish. Raises ConfigurationError, ModelUnavailable.
     """
+    listening = http_options(settings)
     # Nothing about those who use this server is told to anyone; Ray's own default is to tell.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -175,12 +205,10 @@ def running(settings: Settings, plan: Plan) -> Iterator[None]:
             "RAY_ADDRESS empty to have one on this machine."
         ) from None
     try:
-        serve.start(
-            proxy_location="EveryNode",
-            http_options={"host": settings.host, "port": settings.port},
-        )
+        serve.start(proxy_location="EveryNode", http_options=listening)
         _deploy(bind(settings, plan))
-        logger.info("Listening on http://%s:%d of every node", settings.host, settings.port)
+        scheme = "https" if settings.tls_certificate else "http"
+        logger.info("Listening on %s://%s:%d of every node", scheme, settings.host, settings.port)
         yield
         serve.delete(APPLICATION)
     finally:

@@ -5,6 +5,7 @@ Light to import, since its process may stay for ever as the parent of the one th
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -19,7 +20,14 @@ from simple_asr.server.log import configure_logging
 from simple_asr.server.supervisor import StandIn, Supervised, is_supported, keep_serving
 from simple_asr.settings import Settings, load_settings
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(add_completion=False)
+
+_AT_ITS_NEXT_START = (
+    "A cluster takes up keys by itself; limits, the certificate and the log level it reads at its "
+    "next start: SIGHUP changes nothing."
+)
 
 
 @app.command()
@@ -93,11 +101,6 @@ def _stand_in(settings: Settings) -> StandIn:
 
 def _serve_cluster(settings: Settings, arguments: dict[str, float]) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigurationError where Ray is not installed."""
-    if settings.tls_certificate or settings.unix_socket:
-        raise ConfigurationError(
-            "A cluster listens on HOST and PORT, and speaks plain HTTP: leave TLS_CERTIFICATE and "
-            "UNIX_SOCKET empty, and put a proxy in front of it for HTTPS (docs/proxies.md)."
-        )
     from simple_asr.cli.serving import open_key_store  # noqa: PLC0415  (heavy)
 
     try:
@@ -111,6 +114,8 @@ def _serve_cluster(settings: Settings, arguments: dict[str, float]) -> None:
     plan = cluster.read_plan(arguments)
     open_key_store(settings)
     stopped = threading.Event()
+    # By default it would end this process, and leave the cluster without a word.
+    signal.signal(signal.SIGHUP, lambda *_: logger.warning(_AT_ITS_NEXT_START))
     with cluster.running(settings, plan):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from simple_asr import client as client_module
 from simple_asr.client import AsyncClient, Client, EventReader, Health, Refused, Unreachable
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.errors import EngineFailed, Overloaded
+from simple_asr.errors import EngineFailed, Overloaded, UnreadableMedia
 from simple_asr.server import event_stream
 from simple_asr.server.app import create_app
 from simple_asr.server.event_stream import comment
@@ -204,6 +204,88 @@ def test_every_example_of_the_page_runs(
     exec(example.replace("http://localhost:9854", address).replace("your-api-key", KEY), {})  # noqa: S102  (ours)
 
     assert "Привет" in capsys.readouterr().out or (tmp_path / "clip.srt").exists()
+
+
+# Jobs -------------------------------------------------------------------------------------------
+
+
+def test_the_same_call_finds_its_job(
+    client: Client, address: str, transcriber: FakeTranscriber
+) -> None:
+    transcripts = [
+        client.transcribe(MEDIA, background=True, language="ru"),
+        client.transcribe(MEDIA, background=True, language="ru"),
+        awaited(address, lambda other: other.transcribe(MEDIA, background=True, language="ru")),
+    ]
+    client.transcribe(MEDIA, background=True, language="en")
+    client.transcribe(MEDIA + b"!", background=True, language="ru")
+
+    assert transcripts == [TRANSCRIPT] * 3
+    assert [(asked.content, asked.options.language) for asked in transcriber.asked] == [
+        (MEDIA, "ru"),
+        (MEDIA, "en"),
+        (MEDIA + b"!", "ru"),
+    ]
+
+
+def test_media_that_can_be_read_only_once_is_a_job_too(
+    client: Client, transcriber: FakeTranscriber
+) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    assert client.transcribe(Pipe(MEDIA), background=True) == TRANSCRIPT
+    assert transcriber.asked[0].content == MEDIA
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_job_is_asked_after_again_where_the_connection_breaks(
+    client: Client,
+    address: str,
+    transcriber: FakeTranscriber,
+    monkeypatch: pytest.MonkeyPatch,
+    is_async: bool,
+) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
+    breaks = iter([True])
+
+    class BreakingReader(EventReader):
+        def feed(self, line: str) -> Iterator[Event]:
+            for event in super().feed(line):
+                yield event
+                if isinstance(event, SegmentDone) and next(breaks, False):
+                    raise Unreachable("The connection broke.")
+
+    monkeypatch.setattr(client_module, "EventReader", BreakingReader)
+
+    async def events_of(other: AsyncClient) -> list[Event]:
+        return [event async for event in other.stream(MEDIA, background=True)]
+
+    events = awaited(address, events_of) if is_async else client.stream(MEDIA, background=True)
+
+    assert isinstance(events, Iterable)
+    told = [event for event in events if not isinstance(event, Progress)]
+    assert told == [SegmentDone(TRANSCRIPT.segments[0]), Done(TRANSCRIPT)]
+    assert len(transcriber.asked) == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_job_that_failed_is_sent_again(
+    client: Client, address: str, transcriber: FakeTranscriber, is_async: bool
+) -> None:
+    def transcribe() -> object:
+        if is_async:
+            return awaited(address, lambda other: other.transcribe(MEDIA, background=True))
+        return client.transcribe(MEDIA, background=True)
+
+    transcriber.error = UnreadableMedia("This is no audio.")
+    with pytest.raises(Refused, match=r"This is no audio\."):
+        transcribe()
+
+    transcriber.error = None
+
+    assert transcribe() == TRANSCRIPT
 
 
 # What is raised ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Needs nothing of the server's own code.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -37,6 +38,8 @@ CONNECT_SECONDS = 10.0
 TRY_AGAIN = (429, 503)
 # Before another try where the server names no time.
 PAUSE_SECONDS = 5.0
+# States of a job that is not worth waiting for.
+CAME_TO_NOTHING = ("failed", "cancelled")
 
 
 class Refused(AsrError):
@@ -82,18 +85,26 @@ class Client:
         )
         self._retries = retries
 
-    def transcribe(self, media: Media, **options: Any) -> Transcript:
+    def transcribe(self, media: Media, *, background: bool = False, **options: Any) -> Transcript:
         """The finished transcript. `options` are the parameters of POST /transcribe by name.
 
+        With `background` it is a job of the server's: see `stream`.
         Raises Refused, Unreachable, OSError where the media cannot be read.
         """
-        for event in self.stream(media, **options):
+        for event in self.stream(media, background=background, **options):
             if isinstance(event, Done):
                 return event.transcript
         raise AssertionError("stream ends with Done or an error")
 
-    def stream(self, media: Media, **options: Any) -> Iterator[Event]:
-        """Progress and segments as they come, then Done. Closing the iterator ends the work."""
+    def stream(self, media: Media, *, background: bool = False, **options: Any) -> Iterator[Event]:
+        """Progress and segments as they come, then Done. Closing the iterator ends the work.
+
+        With `background` the work goes on, whatever becomes of this program or the server: the
+        same call again finds it.
+        """
+        if background:
+            yield from self._job_events(media, _streamed(options))
+            return
         for tries_left in range(self._retries, -1, -1):
             has_begun = False
             try:
@@ -144,6 +155,40 @@ class Client:
                 yield from reader.feed(line)
             reader.finish()
 
+    def _job_events(self, media: Media, options: dict[str, Any]) -> Iterator[Event]:
+        job_id, num_told, tries_left = "", 0, self._retries
+        while True:
+            try:
+                job_id = job_id or self._job(media, options)
+                with _told_apart(), self._http.stream(**_news(job_id, num_told)) as response:
+                    if response.is_error:
+                        response.read()
+                    reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
+                    for line in response.iter_lines():
+                        for event in reader.feed(line):
+                            num_told += isinstance(event, SegmentDone)
+                            tries_left = self._retries
+                            yield event
+                    reader.finish()
+                return
+            except (Refused, Unreachable) as fault:  # noqa: PERF203  (each try is a connection)
+                time.sleep(_pause(fault, tries_left))
+                tries_left -= 1
+
+    def _job(self, media: Media, options: dict[str, Any]) -> str:
+        """The id of the job for this; one that came to nothing is sent again."""
+        with _opened(media) as content, _told_apart():
+            key = _job_key(content, options)
+            if key:
+                listed = _read(self._http.get("jobs", params={"idempotency_key": key})).json()
+                for job in listed["jobs"]:
+                    if job["state"] not in CAME_TO_NOTHING:
+                        return str(job["id"])
+                    _read(self._http.delete(f"jobs/{job['id']}"))
+            headers = {"Idempotency-Key": key} if key else {}
+            sent = self._http.post("jobs", headers=headers, **_form(content, options))
+            return str(_read(sent).json()["id"])
+
     @contextmanager
     def _answer(self, media: Media, options: dict[str, Any]) -> Iterator[httpx2.Response]:
         """The stream of an answer: the server is never silent for long. Raises Refused."""
@@ -173,18 +218,31 @@ class AsyncClient:
         )
         self._retries = retries
 
-    async def transcribe(self, media: Media, **options: Any) -> Transcript:
+    async def transcribe(
+        self, media: Media, *, background: bool = False, **options: Any
+    ) -> Transcript:
         """The finished transcript. `options` are the parameters of POST /transcribe by name.
 
+        With `background` it is a job of the server's: see `stream`.
         Raises Refused, Unreachable, OSError where the media cannot be read.
         """
-        async for event in self.stream(media, **options):
+        async for event in self.stream(media, background=background, **options):
             if isinstance(event, Done):
                 return event.transcript
         raise AssertionError("stream ends with Done or an error")
 
-    async def stream(self, media: Media, **options: Any) -> AsyncIterator[Event]:
-        """Progress and segments as they come, then Done. Closing the iterator ends the work."""
+    async def stream(
+        self, media: Media, *, background: bool = False, **options: Any
+    ) -> AsyncIterator[Event]:
+        """Progress and segments as they come, then Done. Closing the iterator ends the work.
+
+        With `background` the work goes on, whatever becomes of this program or the server: the
+        same call again finds it.
+        """
+        if background:
+            async for event in self._job_events(media, _streamed(options)):
+                yield event
+            return
         for tries_left in range(self._retries, -1, -1):
             has_begun = False
             try:
@@ -235,6 +293,41 @@ class AsyncClient:
                 for event in reader.feed(line):
                     yield event
             reader.finish()
+
+    async def _job_events(self, media: Media, options: dict[str, Any]) -> AsyncIterator[Event]:
+        job_id, num_told, tries_left = "", 0, self._retries
+        while True:
+            try:
+                job_id = job_id or await self._job(media, options)
+                with _told_apart():
+                    async with self._http.stream(**_news(job_id, num_told)) as response:
+                        if response.is_error:
+                            await response.aread()
+                        reader = EventReader(_read(response).headers.get("X-ASR-Model", ""))
+                        async for line in response.aiter_lines():
+                            for event in reader.feed(line):
+                                num_told += isinstance(event, SegmentDone)
+                                tries_left = self._retries
+                                yield event
+                        reader.finish()
+                return
+            except (Refused, Unreachable) as fault:  # noqa: PERF203  (each try is a connection)
+                await asyncio.sleep(_pause(fault, tries_left))
+                tries_left -= 1
+
+    async def _job(self, media: Media, options: dict[str, Any]) -> str:
+        """The id of the job for this; one that came to nothing is sent again."""
+        with _opened(media) as content, _told_apart():
+            key = await asyncio.to_thread(_job_key, content, options)
+            if key:
+                asked = await self._http.get("jobs", params={"idempotency_key": key})
+                for job in _read(asked).json()["jobs"]:
+                    if job["state"] not in CAME_TO_NOTHING:
+                        return str(job["id"])
+                    _read(await self._http.delete(f"jobs/{job['id']}"))
+            headers = {"Idempotency-Key": key} if key else {}
+            sent = await self._http.post("jobs", headers=headers, **_form(content, options))
+            return str(_read(sent).json()["id"])
 
     @asynccontextmanager
     async def _answer(
@@ -293,6 +386,23 @@ def _form(content: BinaryIO, options: dict[str, Any]) -> dict[str, Any]:
     return {"data": {"params": json.dumps(options)}, "files": {"audio_file": ("audio", content)}}
 
 
+def _job_key(content: BinaryIO, options: dict[str, Any]) -> str:
+    """The same for the same media and options; none where the media can be read only once."""
+    if not content.seekable():
+        return ""
+    hasher = hashlib.sha256(json.dumps(options, sort_keys=True).encode() + b"\0")
+    while chunk := content.read(1024 * 1024):
+        hasher.update(chunk)
+    content.seek(0)
+    return hasher.hexdigest()
+
+
+def _news(job_id: str, num_told: int) -> dict[str, Any]:
+    """The request for the events of a job that are not known here."""
+    headers = {**_STREAM, "Last-Event-ID": str(num_told)}
+    return {"method": "GET", "url": f"jobs/{job_id}/events", "headers": headers}
+
+
 @contextmanager
 def _told_apart() -> Iterator[None]:
     """Failures of the connection, as errors of ours."""
@@ -327,11 +437,11 @@ def _health(response: httpx2.Response) -> Health:
     return Health(document["status"], document["model_name"])
 
 
-def _pause(refusal: Refused, tries_left: int) -> float:
-    """Seconds until the next try. Raises the refusal where another one cannot help."""
-    if not tries_left or refusal.status not in TRY_AGAIN:
-        raise refusal
-    return PAUSE_SECONDS if refusal.retry_after is None else refusal.retry_after
+def _pause(fault: Refused | Unreachable, tries_left: int) -> float:
+    """Seconds until the next try. Raises the fault where another one cannot help."""
+    if not tries_left or (isinstance(fault, Refused) and fault.status not in TRY_AGAIN):
+        raise fault
+    return PAUSE_SECONDS if fault.retry_after is None else fault.retry_after
 
 
 class MessageReader:

@@ -24,7 +24,7 @@ from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.tokens import Tokenizer, sot_sequence
-from simple_asr.engine.window import Decode
+from simple_asr.engine.window import Decode, Priority
 from simple_asr.errors import ModelUnavailable, RequestError
 from simple_asr.server.app import create_app
 from simple_asr.service.fake import FakeTranscriber
@@ -266,6 +266,17 @@ def test_a_model_is_named_to_the_server(
     assert transcriber.asked[0].options == TranscribeOptions(model="tiny")
 
 
+def test_a_job_is_found_by_the_command_that_sent_it(
+    run: Run, clip: str, address: str, transcriber: FakeTranscriber
+) -> None:
+    command = ("transcribe", clip, "--background", "--server", address, "--key", KEY)
+
+    shown = [run(*command).stdout for _ in range(2)]
+
+    assert shown == ["Привет, как дела?\n"] * 2
+    assert transcriber.priorities == [Priority.BACKGROUND]
+
+
 def test_what_the_server_refuses_is_told(run: Run, clip: str, address: str) -> None:
     result = run("transcribe", clip, "--server", address, "--key", "wrong")
 
@@ -414,6 +425,7 @@ def test_what_leads_to_nothing_is_refused_before_any_work(
         ([], "Name files to transcribe"),
         (["clip.wav", "--watch", "."], "--watch: "),
         (["clip.wav", "--resume"], "--resume: "),
+        (["clip.wav", "--background"], "--background: "),
     ],
 )
 def test_what_cannot_be_meant_together_is_refused(

@@ -19,13 +19,16 @@ class RemoteTranscriber:
 
     model_state = ModelState("ready", requested="", served="")
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, *, is_background: bool = False) -> None:
+        """With `is_background` the server goes on when this program is broken off."""
         self._client = client
+        self._is_background = is_background
 
     async def events(self, media: Path, options: TranscribeOptions) -> AsyncIterator[Event]:
         asked = options.model_dump(mode="json", exclude_unset=True)
         try:
-            async for event in self._client.stream(media, **asked):
+            streaming = self._client.stream(media, background=self._is_background, **asked)
+            async for event in streaming:
                 yield event
         except OSError as error:  # Of this file alone: the others go on.
             raise MissingFile(

@@ -88,6 +88,14 @@ def transcribe(
             show_envvar=True,
         ),
     ] = None,
+    background: Annotated[
+        bool,
+        typer.Option(
+            "--background",
+            help="With --server: jobs, which go on when this command is broken off. The same "
+            "command again finds them.",
+        ),
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Model to use instead of DEFAULT_MODEL.")
     ] = None,
@@ -132,7 +140,7 @@ def transcribe(
         "word_timestamps": "true" if word_timestamps else None,
         "initial_prompt": initial_prompt,
     }
-    _check(files, output, resume=resume, watch=watch)
+    _check(files, output, resume=resume, watch=watch, is_alone=not server, background=background)
     wanted = [name.strip() for names in format_ or ["text"] for name in names.split(",")]
     parameters = _parameters({"format": wanted[0], **named}, param or ())
     formats = [_parameters({"format": name}, ()).format for name in dict.fromkeys(wanted)]
@@ -144,7 +152,7 @@ def transcribe(
             parameters, formats, _left_to_do(jobs, console) if resume else jobs, watch, output
         )
         if server:
-            is_good = asyncio.run(_have_done(order, server, key, console))
+            is_good = asyncio.run(_have_done(order, server, key, console, background=background))
         else:
             is_good = _do(order, model or parameters.options.model, spool, console)
     if not is_good:
@@ -168,6 +176,8 @@ def _check(
     *,
     resume: bool,
     watch: Path | None,
+    is_alone: bool,
+    background: bool,
 ) -> None:
     """Raises InvalidParameter for what cannot be meant together."""
     if not files and not watch:
@@ -185,6 +195,11 @@ def _check(
         raise InvalidParameter(
             "--resume: looks for finished transcripts in --output, which is not given.",
             field="resume",
+        )
+    if background and is_alone:
+        raise InvalidParameter(
+            "--background: a server keeps jobs. Name it with --server, or leave this out.",
+            field="background",
         )
 
 
@@ -206,10 +221,13 @@ def _left_to_do(jobs: Sequence[Job], console: Console) -> list[Job]:
     return left
 
 
-async def _have_done(order: _Order, server: str, key: str | None, console: Console) -> bool:
+async def _have_done(
+    order: _Order, server: str, key: str | None, console: Console, *, background: bool
+) -> bool:
     """Whether a server did all of it well."""
     async with AsyncClient(server, key) as client:
-        return await _carry_out(order, RemoteTranscriber(client), console)
+        transcriber = RemoteTranscriber(client, is_background=background)
+        return await _carry_out(order, transcriber, console)
 
 
 def _do(order: _Order, model: str | None, spool: Path, console: Console) -> bool:

@@ -182,10 +182,14 @@ class JobStore:
         limit: int,
         before: str | None = None,
         *,
+        idempotency_key: str | None = None,
         only_dead_webhooks: bool = False,
     ) -> list[Job]:
-        """Up to `limit` jobs, the newest first; those older than the job `before`."""
+        """Up to `limit` jobs, the newest first; those older than the job `before`, and the one of
+        that key."""
         wanted = sa.select(jobs).where(jobs.c.owner == owner)
+        if idempotency_key is not None:
+            wanted = wanted.where(jobs.c.idempotency_key == idempotency_key)
         if only_dead_webhooks:
             is_given_up = jobs.c.webhook_due.is_(None) & jobs.c.webhook_failure.is_not(None)
             wanted = wanted.where(is_given_up)

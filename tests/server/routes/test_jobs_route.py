@@ -212,6 +212,19 @@ async def test_the_same_request_sent_again_is_the_same_job(client: httpx.AsyncCl
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
 
 
+async def test_a_job_is_found_by_the_key_it_was_sent_with(client: httpx.AsyncClient) -> None:
+    sent = [
+        (await client.post("/jobs", headers={"Idempotency-Key": key}, **FORM)).json()
+        for key in ("3f0c", "3f0d")
+    ]
+
+    found = (await client.get("/jobs?idempotency_key=3f0c")).json()
+    nothing = (await client.get("/jobs?idempotency_key=3f0")).json()
+
+    assert found == {"jobs": sent[:1], "next": None}
+    assert nothing["jobs"] == []
+
+
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
 async def test_an_idempotency_key_that_is_none_is_refused(
     client: httpx.AsyncClient, key: str

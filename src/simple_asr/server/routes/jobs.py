@@ -106,16 +106,26 @@ def accepted(job: Job, services: Services) -> JSONResponse:
 async def page(
     services: TheServices,
     caller: TheCaller,
+    *,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
     before: Annotated[str | None, Query(max_length=32, description="Id of a job.")] = None,
     webhook: Annotated[
         Literal["dead"] | None, Query(description="Those whose webhook was given up.")
     ] = None,
+    idempotency_key: Annotated[
+        str | None, Query(max_length=255, description="The one that was sent with it.")
+    ] = None,
 ) -> JSONResponse:
     """`next` is the address of the page after this one, or null."""
     only_dead = webhook == "dead"
     listed = await services.jobs.ask(
-        lambda store: store.page(caller.id, limit + 1, before, only_dead_webhooks=only_dead)
+        lambda store: store.page(
+            caller.id,
+            limit + 1,
+            before,
+            idempotency_key=idempotency_key,
+            only_dead_webhooks=only_dead,
+        )
     )
     shown = listed[:limit]
     following = None

@@ -123,6 +123,11 @@ class RunningServer:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(WAIT)
 
+    def kill(self) -> None:
+        """SIGKILL: it can do nothing more."""
+        self._process.kill()
+        self._process.wait()
+
     def until(self, holds: Callable[[], bool], what: str) -> None:
         """Waits for what the system alone can tell. Fails after WAIT seconds."""
         deadline = time.monotonic() + WAIT

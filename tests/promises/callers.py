@@ -41,9 +41,9 @@ class Answer:
         return self.told == "503" and self.retry_after is None
 
 
-def tone(pitch: float, seconds: float = 1.0) -> bytes:
-    """As 16-bit samples at 16 kHz."""
-    times = np.arange(int(seconds * 16_000)) / 16_000
+def tone(pitch: float, seconds: float = 1.0, rate: int = 16_000) -> bytes:
+    """As 16-bit samples, so many a second."""
+    times = np.arange(int(seconds * rate)) / rate
     return (8000 * np.sin(2 * np.pi * pitch * times)).astype("<i2").tobytes()
 
 

@@ -12,6 +12,7 @@ import pytest
 from simple_asr.errors import WrongKey
 from tests.promises import key_timing
 from tests.promises.figures import theil_sen
+from tests.service.postgresql import PROGRAMS
 from tests.support import WAIT
 
 # A busy machine takes as long as it takes: what is counted must be right all the same.
@@ -30,6 +31,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they look at pr
     [("chaos", 3), ("disconnects", 6), ("stops", 2), ("key_file", 25), ("overload", 3)],
 )
 def test_a_promise_is_kept(name: str, amount: int) -> None:
+    check(name, amount)
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed (apt install postgresql)")
+def test_two_servers_share_their_jobs_and_one_takes_over_those_of_the_other() -> None:
+    check("two_servers", 1)
+
+
+def check(name: str, amount: int) -> None:
     command = [sys.executable, "-m", f"tests.promises.{name}", str(amount), PATIENCE]
     done = subprocess.run(
         command,

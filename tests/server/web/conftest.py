@@ -90,6 +90,16 @@ class Visit:
         faults = [*self.dialogs, *self.errors, *self.strangers, *violations]
         assert faults == []
 
+    def reopen(self) -> None:
+        """Closes the page, as somebody would, and opens it anew in the same browser."""
+        self.check()
+        context = self.page.context
+        with self.page.expect_event("close"):
+            self.page.close(run_before_unload=True)
+        self.page = context.new_page()
+        self.watch()
+        self.page.goto(self.address)
+
     def choose(self, *files: Path) -> None:
         self.page.get_by_test_id("file").set_input_files([*files])
 

@@ -11,7 +11,7 @@ import json
 import re
 import wave
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import FilePayload, Page, Route, expect
 
 from simple_asr.audio.decode import DecoderPool
-from simple_asr.errors import EngineFailed, InvalidParameter, Overloaded
+from simple_asr.errors import EngineFailed, InvalidParameter, Overloaded, UnreadableMedia
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
 from simple_asr.service.transcriber import ModelState
 from simple_asr.transcript.model import Segment, Transcript, Word
@@ -342,6 +342,110 @@ def test_a_file_can_be_dropped_and_pasted(visit: Open, site: str) -> None:
     one.page.evaluate(give, "paste")
 
     expect(one.page.get_by_test_id("job-name")).to_have_text(["drop.wav", "paste.wav"])
+
+
+# Long files -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_media(tmp_path: Path) -> Path:
+    """As many bytes as the page leaves to the server."""
+    path = tmp_path / "talk.wav"
+    path.write_bytes(bytes(10_000_000))
+    return path
+
+
+def test_a_long_file_is_done_though_the_page_was_closed(
+    visit: Open, site: str, key: str, long_media: Path, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck = True
+    one = visit(site)
+    one.choose(long_media)
+    one.start(key)
+    expect(one.page.get_by_test_id("job-state")).to_contain_text("you may close this page")
+
+    one.reopen()
+    expect(one.page.get_by_test_id("job-state")).to_contain_text("The server has this file")
+    one.start(key)
+    expect(one.page.get_by_test_id("job-state")).to_contain_text("you may close this page")
+    transcriber.free()
+    wait_until_done(one.page)
+
+    expect(one.page.get_by_test_id("segment")).to_have_text(["0:00Привет, как дела?"])
+    assert [asked.content for asked in transcriber.asked] == [bytes(10_000_000)]
+    one.reopen()
+    expect(one.page.get_by_test_id("history-entry")).to_have_text("talk.wav")
+    expect(one.page.get_by_test_id("job")).to_have_count(0)
+
+
+def test_a_page_that_is_loaded_again_follows_its_long_files_by_itself(
+    visit: Open, site: str, key: str, long_media: Path, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck = True
+    one = visit(site)
+    one.choose(long_media)
+    one.start(key)
+    expect(one.page.get_by_test_id("job-state")).to_contain_text("you may close this page")
+
+    one.page.reload()
+    transcriber.free()
+
+    wait_until_done(one.page)
+
+
+def test_a_long_file_that_is_cancelled_is_cancelled_on_the_server(
+    visit: Open, site: str, key: str, long_media: Path, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_stuck_late = True
+    one = visit(site)
+    one.choose(long_media)
+    one.start(key)
+    expect(one.page.get_by_test_id("segment")).to_have_count(1)
+
+    one.page.get_by_role("button", name="Cancel talk.wav").click()
+
+    expect(one.page.get_by_test_id("job-state")).to_have_text("Cancelled")
+    assert transcriber.ended.wait(60)
+    listed = httpx.get(f"{site}jobs", headers={"X-API-Key": key}).json()
+    assert [job["state"] for job in listed["jobs"]] == ["cancelled"]
+
+
+def test_a_long_file_that_fails_is_told_of_and_can_be_sent_again(
+    visit: Open, site: str, key: str, long_media: Path, transcriber: FakeTranscriber
+) -> None:
+    transcriber.error = UnreadableMedia("This is no audio.")
+    one = visit(site)
+    one.choose(long_media)
+    one.start(key)
+    expect(one.page.get_by_test_id("error")).to_contain_text("This is no audio.")
+
+    transcriber.error = None
+    one.page.get_by_test_id("retry").click()
+    one.page.get_by_test_id("start").click()
+
+    wait_until_done(one.page)
+
+
+def test_a_long_file_is_followed_over_a_broken_connection(
+    visit: Open, site: str, key: str, long_media: Path, transcriber: FakeTranscriber
+) -> None:
+    first, second = timed("One", 0, 1), replace(timed("two", 1, 1), id=1)
+    transcriber.transcript = transcript(first, second)
+    one = visit(site)
+    told = json.dumps(asdict(first))
+
+    def break_off(route: Route) -> None:
+        assert route.request.headers["last-event-id"] == "0"
+        body = f"event: segment\nid: 1\ndata: {told}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    one.page.route("**/events", break_off, times=1)
+    one.choose(long_media)
+    one.start(key)
+    expect(one.page.get_by_test_id("job-state")).to_contain_text("cannot be reached")
+    wait_until_done(one.page)
+
+    assert words_of(one.page) == ["One", "two"]
 
 
 # The key ----------------------------------------------------------------------------------------

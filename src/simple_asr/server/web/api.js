@@ -41,7 +41,7 @@ export async function writeAs(format, transcript, options, key) {
     throw new Disconnected();
   });
   if (answer.ok) return answer.blob();
-  throw problemOf(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  throw problem(answer.status, await answer.text(), answer.headers.get("Retry-After"));
 }
 
 /**
@@ -50,51 +50,84 @@ export async function writeAs(format, transcript, options, key) {
  * Problem, Disconnected, or the signal's reason when it aborts.
  */
 export function transcribe(file, parameters, key, listener, signal) {
+  const body = formOf(file, parameters);
+  return stream("POST", "transcribe", { key, listener, signal, body });
+}
+
+/** Sends a file as a job, which the server finishes by itself. Resolves to its id. */
+export async function sendJob(file, parameters, key, { uploaded }, signal) {
+  const body = formOf(file, parameters);
+  const request = await send("POST", "jobs", { key, uploaded, signal, body });
+  if (request.status !== 202) throw problemOf(request);
+  return JSON.parse(request.responseText).id;
+}
+
+/** The same for a job as `transcribe` for a file, but for the first `numTold` segments. */
+export function follow(id, numTold, key, listener, signal) {
+  const headers = { "Last-Event-ID": String(numTold) };
+  return stream("GET", `jobs/${encodeURIComponent(id)}/events`, { key, listener, signal, headers });
+}
+
+/** Cancels a job. What the server says of it is nobody's business any more. */
+export function cancelJob(id, key) {
+  const headers = { "X-API-Key": key };
+  fetch(`jobs/${encodeURIComponent(id)}`, { method: "DELETE", headers }).catch(() => null);
+}
+
+function formOf(file, parameters) {
   const form = new FormData();
   for (const [name, value] of Object.entries(parameters)) form.append(name, value);
   form.append("audio_file", file);
+  return form;
+}
+
+async function stream(method, path, { key, listener, signal, headers = {}, body = null }) {
+  const events = new EventReader();
+  let end = null;
+  const read = ({ status, responseText }) => {
+    if (status !== 200) return;
+    for (const event of events.read(responseText)) {
+      if (event.name === "done" || event.name === "error") end = event;
+      else listener[event.name]?.(event.data);
+    }
+  };
+  headers = { ...headers, Accept: "text/event-stream" };
+  const { uploaded } = listener;
+  const request = await send(method, path, { key, headers, body, uploaded, read, signal });
+  read(request);
+  if (end?.name === "done") return end.data;
+  if (end) throw new Problem(end.data);
+  throw request.status === 200 ? new Disconnected() : problemOf(request);
+}
+
+/** Resolves to the request once all of its answer is there; `read(request)` when there is more. */
+function send(method, path, { key, headers = {}, body, uploaded, read = null, signal }) {
   return new Promise((resolve, reject) => {
     // Not fetch, which does not tell how much of a file has been sent.
     const request = new XMLHttpRequest();
-    const events = new EventReader();
-    const read = () => {
-      if (!isStream(request)) return;
-      for (const { name, data } of events.read(request.responseText)) {
-        if (name === "done") resolve(data);
-        else if (name === "error") reject(new Problem(data));
-        else listener[name]?.(data);
-      }
-    };
-    request.open("POST", "transcribe");
-    request.setRequestHeader("X-API-Key", key);
-    request.setRequestHeader("Accept", "text/event-stream");
-    request.upload.onprogress = ({ loaded, total }) => listener.uploaded(loaded / total);
-    request.onprogress = read;
-    request.onload = () => {
-      read();
-      // Without effect when the stream has said how it ended.
-      const retryAfter = request.getResponseHeader("Retry-After");
-      reject(
-        isStream(request)
-          ? new Disconnected()
-          : problemOf(request.status, request.responseText, retryAfter),
-      );
-    };
+    request.open(method, path);
+    for (const [name, value] of Object.entries({ ...headers, "X-API-Key": key })) {
+      request.setRequestHeader(name, value);
+    }
+    request.upload.onprogress = ({ loaded, total }) => uploaded(loaded / total);
+    request.onprogress = () => read?.(request);
+    request.onload = () => resolve(request);
     request.onerror = () => reject(new Disconnected());
     signal.addEventListener("abort", () => {
       request.abort();
       reject(signal.reason);
     });
-    request.send(form);
+    request.send(body);
   });
 }
 
-function isStream(request) {
-  return request.status === 200;
+/** What an XMLHttpRequest was answered instead. */
+function problemOf(request) {
+  return problem(request.status, request.responseText, request.getResponseHeader("Retry-After"));
 }
 
 /** `retryAfter` is the header's value, null without one. */
-function problemOf(status, body, retryAfter) {
+function problem(status, body, retryAfter) {
   try {
     return new Problem(JSON.parse(body), Number(retryAfter) || null);
   } catch {

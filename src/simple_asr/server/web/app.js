@@ -15,6 +15,7 @@ import {
   translatePage,
 } from "./i18n.js";
 import { Job, Queue } from "./jobs.js";
+import { pending } from "./pending.js";
 import { Player } from "./player.js";
 import { makeRecorder } from "./recorder.js";
 import { FORMATS, chosenParameters, pointAt, showSettings, writingOptions } from "./settings.js";
@@ -44,6 +45,7 @@ makeRecorder((file) => addFiles([file]), showError);
 listen();
 showHistory();
 showServer();
+findPending();
 
 function listen() {
   byId("start").addEventListener("click", start);
@@ -68,7 +70,7 @@ function listen() {
     await history_.forgetAll();
     showHistory();
   });
-  addEventListener("beforeunload", (event) => queue.isRunning && event.preventDefault());
+  addEventListener("beforeunload", (event) => queue.isNeeded && event.preventDefault());
 }
 
 // The server --------------------------------------------------------------------------------------
@@ -146,9 +148,16 @@ function addFiles(files) {
       const limit = bytes(limits.max_upload_bytes);
       showError(t("tooLarge", { name: file.name, size: bytes(file.size), limit }));
     } else {
-      queue.add(new Job(file));
+      queue.add(Job.of(file));
     }
   }
+}
+
+/** Files that an earlier visit left to the server. Without the key, they wait for it. */
+async function findPending() {
+  for (const entry of await pending()) queue.add(Job.sentBefore(entry));
+  const key = sessionStorage.getItem(KEY);
+  if (key && queue.unstarted.length) queue.start(chosenParameters(), key);
 }
 
 function start() {
@@ -200,7 +209,7 @@ function showRow(job) {
   const bar = row.querySelector("progress");
   bar.hidden = !job.isRunning;
   bar.value = job.fraction;
-  row.querySelector(".retry").hidden = !["failed", "cancelled"].includes(job.state);
+  row.querySelector(".retry").hidden = !job.file || !["failed", "cancelled"].includes(job.state);
   row.querySelector(".show").hidden = !job.segments.length && job.state !== "done";
   const label = t(job.isRunning ? "cancel" : "remove", { name: job.name });
   row.querySelector(".drop-job").setAttribute("aria-label", label);
@@ -215,7 +224,7 @@ function newRow(job, id) {
     "li",
     { id, "data-testid": "job" },
     el("span", { class: "job-name", "data-testid": "job-name" }, job.name),
-    el("span", { class: "hint" }, bytes(job.file.size)),
+    el("span", { class: "hint" }, bytes(job.size)),
     el("output", { "data-testid": "job-state" }),
     el("progress", { max: 1, value: 0, "aria-label": job.name }),
     el("button", { type: "button", class: "show", onclick: () => showResult(job, true) }, t("show")),
@@ -227,17 +236,18 @@ function newRow(job, id) {
 function stateOf(job) {
   if (job.state === "uploading") return t("uploading", { percent: percent(job.fraction) });
   if (job.state === "working") return progressOf(job);
+  if (job.state === "waiting" && job.serverId) return t("pending");
   if (job.state === "busy") return t("busy", { seconds: job.busyFor });
   if (job.state === "loading") return t("modelLoading");
   if (job.state === "done" && job.seconds) return t("doneIn", { time: clock(job.seconds) });
   return t(job.state);
 }
 
-function progressOf({ fraction, speed, eta }) {
-  if (!fraction) return t("decoding");
-  const parts = [t("working", { percent: percent(fraction) })];
-  if (speed) parts.push(t("speed", { speed: decimal(speed) }));
-  if (eta !== null) parts.push(t("left", { time: clock(Math.ceil(eta)) }));
+function progressOf({ fraction, speed, eta, serverId }) {
+  const parts = [fraction ? t("working", { percent: percent(fraction) }) : t("decoding")];
+  if (fraction && speed) parts.push(t("speed", { speed: decimal(speed) }));
+  if (fraction && eta !== null) parts.push(t("left", { time: clock(Math.ceil(eta)) }));
+  if (serverId) parts.push(t("mayClose"));
   return parts.join(" · ");
 }
 

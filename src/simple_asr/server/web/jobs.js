@@ -1,7 +1,12 @@
 // The files to transcribe: which wait, which are in work, and how far they are.
 
-import { Disconnected, Problem, health, transcribe } from "./api.js";
+import { Disconnected, Problem, cancelJob, follow, health, sendJob, transcribe } from "./api.js";
+import { forget, remember } from "./pending.js";
 
+// A file so large is left to the server, so that the page may be closed: 10 minutes of MP3.
+const LONG_BYTES = 10e6;
+// Seconds between tries to reach a server that has the file.
+const AWAY_PAUSE = 5;
 // Enough for the server to share model calls among them, few enough to see each one move.
 const NUM_AT_ONCE = 3;
 // Seconds between looks at a model that is being loaded.
@@ -12,19 +17,31 @@ const TRY_AGAIN = new Set([429, 503]);
 let lastId = 0;
 
 /**
- * One file. `state` is waiting, loading, uploading, working, busy, done, failed or cancelled;
+ * One file. `state` is waiting, loading, uploading, working, busy, away, done, failed or cancelled;
  * `fraction` counts within the state, 0 to 1; times are in seconds; `order` is `{parameters, key}`
- * once it was told to start.
+ * once it was told to start; `serverId` is its id where the server finishes it by itself. Of one
+ * that an earlier visit has sent, `file` is null.
  */
 export class Job {
   id = ++lastId;
   document = null;
   historyId = null;
 
-  constructor(file) {
+  constructor({ name, size }, { file = null, serverId = null }) {
     this.file = file;
-    this.name = file.name;
+    this.name = name;
+    this.size = size;
+    this.serverId = serverId;
     this.reset();
+  }
+
+  static of(file) {
+    return new Job(file, { file });
+  }
+
+  /** `entry` is one of `pending()`. */
+  static sentBefore(entry) {
+    return new Job(entry, { serverId: entry.id });
   }
 
   reset() {
@@ -44,7 +61,7 @@ export class Job {
   }
 
   get isRunning() {
-    return ["loading", "uploading", "working", "busy"].includes(this.state);
+    return ["loading", "uploading", "working", "busy", "away"].includes(this.state);
   }
 
   get isOver() {
@@ -75,6 +92,11 @@ export class Queue {
     return this.jobs.some((job) => job.isRunning);
   }
 
+  /** Whether work would be lost with the page. */
+  get isNeeded() {
+    return this.jobs.some((job) => job.isRunning && !job.serverId);
+  }
+
   /** Those that `start` would begin. */
   get unstarted() {
     return this.jobs.filter((job) => job.state === "waiting" && !job.order);
@@ -89,7 +111,7 @@ export class Queue {
   get fraction() {
     const done = ({ isOver, state, fraction }) => (isOver ? 1 : state === "working" ? fraction : 0);
     const sum = (weight) => this.round.reduce((total, job) => total + weight(job), 0);
-    return sum((job) => done(job) * job.file.size) / sum((job) => job.file.size) || 0;
+    return sum((job) => done(job) * job.size) / sum((job) => job.size) || 0;
   }
 
   add(job) {
@@ -99,6 +121,7 @@ export class Queue {
 
   /** Cancels a job in work; takes any other off the list. */
   drop(job) {
+    if (job.serverId) this.#giveUp(job);
     if (job.isRunning) {
       job.control.abort(new DOMException("cancelled", "AbortError"));
     } else {
@@ -107,7 +130,13 @@ export class Queue {
     }
   }
 
+  #giveUp(job) {
+    forget(job.serverId);
+    if (job.isRunning) cancelJob(job.serverId, job.order.key);
+  }
+
   retry(job) {
+    job.serverId = null;
     job.reset();
     this.onChange(job);
   }
@@ -134,7 +163,8 @@ export class Queue {
     this.onChange(job);
     try {
       await this.#untilServed(job);
-      job.seconds = (performance.now() - job.began) / 1000;
+      // Of one that an earlier visit has sent, nobody here knows.
+      if (job.file) job.seconds = (performance.now() - job.began) / 1000;
       job.state = "done";
     } catch (error) {
       if (WRONG_KEY.has(error.status)) {
@@ -143,6 +173,7 @@ export class Queue {
         for (const other of this.jobs) if (other.state === "waiting") other.order = null;
         this.onWrongKey(error);
       } else {
+        if (job.serverId) await forget(job.serverId);
         job.error = error;
         job.state = error.name === "AbortError" ? "cancelled" : "failed";
       }
@@ -154,7 +185,7 @@ export class Queue {
   /** Sends the file until the server takes it on: again after a while when it is too busy. */
   async #untilServed(job) {
     for (;;) {
-      await this.#modelLoaded(job);
+      if (!job.serverId) await this.#modelLoaded(job);
       try {
         await this.#send(job);
         return;
@@ -215,16 +246,39 @@ export class Queue {
         this.onSegment(job, segment);
       },
     };
-    const { content, warnings } = await transcribe(
-      job.file,
-      job.order.parameters,
-      job.order.key,
-      listener,
-      job.control.signal,
-    );
+    const { parameters, key } = job.order;
+    const { signal } = job.control;
+    const isLong = job.serverId || job.size >= LONG_BYTES;
+    const { content, warnings } = isLong
+      ? await this.#inBackground(job, listener)
+      : await transcribe(job.file, parameters, key, listener, signal);
     job.document = content;
     job.segments = content.segments;
     job.warnings = warnings;
     job.fraction = 1;
+  }
+
+  /** Leaves the file to the server, and listens; where the connection breaks, again and again. */
+  async #inBackground(job, listener) {
+    const { parameters, key } = job.order;
+    const { signal } = job.control;
+    if (!job.serverId) {
+      job.serverId = await sendJob(job.file, parameters, key, listener, signal);
+      await remember(job.serverId, job.name, job.size);
+    }
+    job.fraction = 0;
+    for (;;) {
+      job.state = "working";
+      this.onChange(job);
+      try {
+        const done = await follow(job.serverId, job.segments.length, key, listener, signal);
+        await forget(job.serverId);
+        return done;
+      } catch (error) {
+        // A server that is started again, or a proxy in its place, says 503 or the like.
+        if (!(error instanceof Disconnected || error.status >= 500)) throw error;
+        await this.#pause(job, "away", AWAY_PAUSE);
+      }
+    }
   }
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts a locked set of packages, and this project, into .venv: `setup.sh run`, `setup.sh otel`
-# (with OpenTelemetry's SDK), `setup.sh cluster` (with that and Ray, for several machines) or
-# `setup.sh test`.
+# (with OpenTelemetry's SDK), `setup.sh s3` (with that and what speaks S3), `setup.sh cluster` (with
+# all that and Ray, for several machines) or `setup.sh test`.
 #
 # Needs Python 3.10 to 3.14 with venv, and no other system package. Does nothing when nothing has
 # changed, and starts over when the last call was cut off. PYTHON names the Python to use.
@@ -11,9 +11,10 @@ package_set=${1:-}
 case $package_set in
     run) download='about 240 MB' ;;
     otel) download='about 240 MB' ;;
-    cluster) download='about 340 MB' ;;
+    s3) download='about 260 MB' ;;
+    cluster) download='about 360 MB' ;;
     test) download='about 400 MB' ;;
-    *) echo "Usage: scripts/setup.sh run|otel|cluster|test" >&2 && exit 2 ;;
+    *) echo "Usage: scripts/setup.sh run|otel|s3|cluster|test" >&2 && exit 2 ;;
 esac
 
 CDPATH='' cd -P -- "$(dirname -- "$0")/.."

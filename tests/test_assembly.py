@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,14 @@ def test_webhooks_that_cannot_work_stop_the_start_without_their_secrets(
         assembly.build_webhooks(chosen, assembly.build_outgoing(chosen))
 
     assert "xyzzy" not in refused.value.detail
+
+
+def test_a_store_of_files_whose_library_is_missing_stops_the_start(
+    models_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules, "simple_asr.service.s3_files", raising=False)
+    chosen = settings(models_root, job_files_url="s3://talks")
+
+    with pytest.raises(ConfigurationError, match=r"simple-asr-server\[s3\]"):
+        assembly.open_job_files(chosen, tmp_path)

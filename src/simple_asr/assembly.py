@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.backends import BACKENDS, LoadOptions, num_gpus
@@ -19,6 +20,7 @@ from simple_asr.service.backlog import Backlog
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.decoding import Borrowed
 from simple_asr.service.downloads import Downloads
+from simple_asr.service.job_files import FolderFiles, JobFiles
 from simple_asr.service.job_workers import JobLimits, Jobs, OnWork
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool, Models
@@ -166,7 +168,33 @@ def build_jobs(
         downloads=downloads,
         webhooks=webhooks,
         on_work=on_work,
+        open_files=lambda folder: open_job_files(settings, folder),
     )
+
+
+def open_job_files(settings: Settings, folder: Path) -> JobFiles:
+    """Where the files of jobs are: in the folder, or in the S3 store of a setting.
+
+    Raises ConfigurationError.
+    """
+    if not settings.job_files_url:
+        return FolderFiles(folder)
+    try:
+        from simple_asr.service.s3_files import S3Files, S3Place  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "JOB_FILES_URL is set, and what speaks S3 is not installed. Install it: "
+            "sh scripts/setup.sh s3, or pip install 'simple-asr-server[s3]'."
+        ) from error
+    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    place = S3Place(
+        settings.job_files_url,
+        endpoint=settings.aws_endpoint_url or None,
+        access_key=settings.aws_access_key_id or None,
+        secret_key=secret.get_secret_value() if secret else None,
+        session_token=token.get_secret_value() if token else None,
+    )
+    return S3Files(place, folder)
 
 
 def build_model_store(settings: Settings) -> ModelStore:

@@ -240,6 +240,27 @@ class Settings(BaseSettings):
         "`postgresql://user:password@host/database`, for several servers on one store. Empty: a "
         "SQLite file in `JOBS_DIR`.",
     )
+    job_files_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w.-]+)*/?)?$",
+        description="Bucket of an S3 store, or a folder in it, that keeps the files of jobs: "
+        "`s3://bucket/folder`. Empty: `JOBS_DIR`.",
+    )
+    aws_endpoint_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of that store. Empty: Amazon's. Other `AWS_` variables of the "
+        "environment count as Amazon's own tools have it.",
+    )
+    aws_access_key_id: str = Field(
+        "", description="Id of the key for that store. Empty: as Amazon's own tools find one."
+    )
+    aws_secret_access_key: SecretStr | None = Field(
+        None, description="Secret that goes with that id."
+    )
+    aws_session_token: SecretStr | None = Field(
+        None, description="Token that goes with both, where they are temporary."
+    )
     job_workers: int = Field(
         2, ge=1, le=64, description="Jobs that are worked on at a time by this server."
     )
@@ -407,6 +428,8 @@ class Settings(BaseSettings):
     @field_validator(
         "hf_token",
         "database_url",
+        "aws_secret_access_key",
+        "aws_session_token",
         "metrics_token",
         "webhook_secret",
         "webhook_url",

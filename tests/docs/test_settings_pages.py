@@ -34,6 +34,7 @@ PATTERNS_IN_WORDS = {
     r"^(/[\w.~-]+)*$": "path with a leading `/`, or empty",
     r"^0?[0-7]{3}$": "three octal digits",
     r"^(https?://\S+)?$": "address with `http://` or `https://`, or empty",
+    r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w.-]+)*/?)?$": "address with `s3://`, or empty",
     r"^https?://\S+$": "address with `http://` or `https://`",
 }
 

@@ -113,6 +113,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
         "requirements/run.txt",
         "requirements/cluster.txt",
         "requirements/otel.txt",
+        "requirements/s3.txt",
         "requirements/test.txt",
     ):
         (root / name).write_text(f"# {name}\n")
@@ -160,21 +161,24 @@ def test_a_start_as_a_cluster_installs_ray_too(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "variables"),
+    ("line", "variables", "package_set"),
     [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", {}),
-        ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", {}, "otel"),
+        ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, "otel"),
+        ("JOB_FILES_URL=s3://talks", {}, "s3"),
+        ("", {"JOB_FILES_URL": "s3://talks"}, "s3"),
+        ("JOB_FILES_URL=s3://talks\nOTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", {}, "s3"),
     ],
 )
-def test_a_start_with_a_collector_of_traces_installs_what_sends_them(
-    checkout: Checkout, line: str, variables: dict[str, str]
+def test_a_start_installs_what_its_settings_need(
+    checkout: Checkout, line: str, variables: dict[str, str], package_set: str
 ) -> None:
     checkout.add_python("python3", "3.11")
     (checkout.root / ".env").write_text(f"{line}\n")
 
     checkout.run("start_server.sh", **variables)
 
-    assert checkout.installs()[0].endswith("--requirement requirements/otel.txt")
+    assert checkout.installs()[0].endswith(f"--requirement requirements/{package_set}.txt")
 
 
 def test_a_start_alone_after_one_as_a_cluster_changes_nothing(checkout: Checkout) -> None:

@@ -25,7 +25,7 @@ from simple_asr.engine.window import Priority
 from simple_asr.service import job_store
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
-from simple_asr.service.job_files import JobFiles
+from simple_asr.service.job_files import FolderFiles
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job
@@ -155,7 +155,7 @@ def check(folder: Path, acknowledged: dict[int, str]) -> None:
         assert store.transcript(job_id).segments == said_in(str(number))
     for path in folder.glob("*.media"):
         os.utime(path, (0, 0))
-    JobFiles(folder).sweep(store.without_work)
+    FolderFiles(folder).sweep(store.without_work)
     assert not list(folder.glob("*.media")), "what a kill leaves is swept when it is old"
     store.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simple_asr.errors import StorageFull, Unavailable
-from simple_asr.service.job_files import JobFiles
+from simple_asr.service.job_files import FolderFiles
 
 
 def test_a_file_from_another_disk_is_copied(
@@ -25,7 +25,7 @@ def test_a_file_from_another_disk_is_copied(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename_on_one_disk)
-    files = JobFiles(tmp_path / "jobs")
+    files = FolderFiles(tmp_path / "jobs")
 
     files.adopt(media, "a")
 
@@ -49,4 +49,4 @@ def test_a_file_the_disk_does_not_take_is_refused_for_that_reason(
     monkeypatch.setattr(os, "fsync", fail)
 
     with pytest.raises(expected):
-        JobFiles(tmp_path).adopt(media, "a")
+        FolderFiles(tmp_path).adopt(media, "a")

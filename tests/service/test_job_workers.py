@@ -25,7 +25,7 @@ from simple_asr.errors import (
 from simple_asr.service.addresses import AddressRules, read_networks
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.fake import PROCESSING, TRANSCRIPT, FakeTranscriber
-from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, JobFiles
+from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, FolderFiles
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job, Lease
@@ -434,7 +434,7 @@ async def test_results_go_when_their_time_is_over(
 
 
 def test_only_old_files_without_work_are_swept(tmp_path: Path) -> None:
-    files = JobFiles(tmp_path)
+    files = FolderFiles(tmp_path)
     for name in ("needed", "ended", "fresh"):
         files.path(name).write_bytes(b"RIFF")
     old = time.time() - ABANDONED_AFTER_SECONDS - 1

@@ -22,7 +22,7 @@ from simple_asr.service.archives import ArchiveLimits, opened
 from simple_asr.service.batches import Batch
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
-from simple_asr.service.job_files import JobFiles, digest
+from simple_asr.service.job_files import FolderFiles, JobFiles, digest
 from simple_asr.service.job_store import JobStore
 from simple_asr.service.jobs import (
     Failure,
@@ -38,6 +38,7 @@ from simple_asr.service.jobs import (
 )
 from simple_asr.service.models import Models
 from simple_asr.service.parameters import TranscribeParameters
+from simple_asr.service.spool import SpoolFile
 from simple_asr.service.usage import Used
 from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.transcript.events import Done, Progress, SegmentDone
@@ -80,11 +81,14 @@ class Jobs:
         downloads: Downloads,
         webhooks: WebhookSender,
         on_work: OnWork = lambda *_: None,
+        open_files: Callable[[Path], JobFiles] = FolderFiles,
     ) -> None:
-        """`folder` keeps the media of jobs, which `downloads` fetch where none was sent; `on_work`
-        is told of each part that is done.
+        """`folder` is for uploads, and keeps the media of jobs unless `open_files` has another
+        place for them. `downloads` fetch what was not sent; `on_work` is told of each part that is
+        done.
         """
         self.folder = folder
+        self._open_files = open_files
         self._transcriber = transcriber
         self._downloads = downloads
         self._webhooks = webhooks
@@ -237,7 +241,7 @@ class Jobs:
         """Raises ConfigurationError."""
         with self._opening:
             if self._store is None or self._files is None:
-                self._files = JobFiles(self.folder)
+                self._files = self._open_files(self.folder)
                 self._store = JobStore(
                     self._database_url or sqlite_url(self.folder / "jobs.sqlite3"),
                     lease_seconds=self._limits.lease_seconds,
@@ -324,12 +328,15 @@ class Jobs:
 
     async def _transcribe(self, lease: Lease) -> None:
         """From the last checkpoint on, where the transcriber can; else from the beginning."""
+        async with self._media(lease.job) as media:
+            await self._recognise(lease, media)
+
+    async def _recognise(self, lease: Lease, media: Path) -> None:
         owner, options = lease.job.owner, parameters_of(lease.job.parameters).options
-        path = await self._media(lease.job)
         checkpoint = lease.checkpoint
         reached = checkpoint.progress.seconds_done if checkpoint is not None else 0.0
         new: list[Segment] = []
-        running = self._transcriber.events(path, options, lease.checkpoint, Priority.BACKGROUND)
+        running = self._transcriber.events(media, options, lease.checkpoint, Priority.BACKGROUND)
         async with aclosing(running) as events:
             async for event in events:
                 if checkpoint is not None and begins_anew(event, checkpoint):
@@ -348,13 +355,27 @@ class Jobs:
                     self._on_work(owner, Used.by_work(rest, event.transcript.processing))
                     await self._finish(lease, new, event)
 
-    async def _media(self, job: Job) -> Path:
-        """The job's file, downloaded where no earlier attempt has done so. Raises AsrError."""
-        path = await self._in_thread(lambda _, files: files.path(job.id))
-        if job.audio_url is not None and not await asyncio.to_thread(path.exists):
-            async with self._downloads.fetched(job.audio_url, self.folder) as fetched:
+    @asynccontextmanager
+    async def _media(self, job: Job) -> AsyncIterator[Path]:
+        """The job's file, on this machine for as long as the context lasts; downloaded where no
+        earlier attempt has done so. Raises AsrError.
+        """
+        url = job.audio_url
+        if url is not None and not await self._in_thread(lambda _, files: files.has(job.id)):
+            async with self._downloads.fetched(url, self.folder) as fetched:
                 await self._in_thread(lambda _, files: files.adopt(fetched, job.id))
-        return path
+        path = await self._in_thread(lambda _, files: files.path(job.id))
+        if path is not None:
+            yield path
+            return
+        copy = SpoolFile(self.folder)
+        try:
+            await self._in_thread(lambda _, files: files.fetch(job.id, copy.path))
+            yield copy.path
+        finally:
+            # In the thread's queue at once, and shielded: as for an upload.
+            removing = asyncio.get_running_loop().run_in_executor(None, copy.remove)
+            await asyncio.shield(removing)
 
     async def _save(self, lease: Lease, new: list[Segment], progress: Progress) -> None:
         await self.ask(lambda store: store.save(lease, new, progress, time.time()))

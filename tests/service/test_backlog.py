@@ -37,6 +37,22 @@ def test_audio_is_taken_up_to_the_limit_and_again_once_some_is_done(clock: Clock
         pass
 
 
+def test_a_recording_that_turns_out_longer_is_not_refused_but_counts_whole(clock: Clock) -> None:
+    backlog = Backlog(100, clock)
+
+    with backlog.place(60) as place:
+        place.seconds = 90
+        with (
+            pytest.raises(Overloaded, match="90 s of audio are being worked on"),
+            backlog.place(40),
+        ):
+            pass
+        clock.now += 9
+
+    with backlog.place(50), backlog.place(50):
+        assert backlog.seconds_to_next_end() == pytest.approx(50 * 9 / 90)
+
+
 def test_one_recording_alone_is_taken_whatever_its_length(clock: Clock) -> None:
     with Backlog(100, clock).place(5000):
         pass

@@ -112,6 +112,16 @@ _LADDER_FIELDS = frozenset(
 )
 
 
+# Unless they are left as they are by default: see `early_start`.
+_NEED_ALL_FIRST = (
+    "chunking_strategy",
+    "channels",
+    "on_hallucination",
+    "hallucination_silence_threshold",
+    "clip_timestamps",
+)
+
+
 class TranscribeOptions(BaseModel):
     """What to recognise and how. Frozen.
 
@@ -355,7 +365,8 @@ class TranscribeOptions(BaseModel):
         False,
         description="The first ten minutes of a longer recording are recognised while the rest is "
         "still being decoded, which an hour takes some seconds for. They are heard as if nothing "
-        "louder came after them, where openai-whisper measures the whole recording first.",
+        "louder came after them, where openai-whisper measures the whole recording first. No "
+        "effect on jobs.",
     )
     on_hallucination: Literal["keep", "flag", "drop"] = Field(
         "keep",
@@ -487,12 +498,8 @@ class TranscribeOptions(BaseModel):
 
     @property
     def _needs_all_first(self) -> bool:
-        return (
-            self.chunking_strategy is not None
-            or self.channels == "split"
-            or self.on_hallucination != "keep"
-            or self.clip_timestamps not in ((), (0.0,))
-        )
+        defaults = {name: type(self).model_fields[name].default for name in _NEED_ALL_FIRST}
+        return any(getattr(self, name) not in (default, ()) for name, default in defaults.items())
 
     def without_effect(self) -> list[str]:
         """A sentence for each given option that cannot change the result."""
@@ -523,8 +530,8 @@ class TranscribeOptions(BaseModel):
             for name in ("vad_threshold", "vad_min_speech", "vad_min_silence", "vad_padding"):
                 yield name, "has no effect without chunking_strategy."
         if self._needs_all_first:
-            needs_all = "chunking_strategy, channels, on_hallucination or clip_timestamps"
-            yield "early_start", f"has no effect with {needs_all}: they need all of the recording."
+            needs_all = ", ".join(_NEED_ALL_FIRST)
+            yield "early_start", f"has no effect with what needs all of the recording: {needs_all}."
         if self.language is not None:
             yield "languages", "has no effect with language."
         if not self.initial_prompt:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from simple_asr.errors import Overloaded
 
@@ -16,6 +17,13 @@ from simple_asr.errors import Overloaded
 _MEMORY = 600.0
 # Seconds a caller is told to wait where nothing has been measured, and at most.
 _UNKNOWN, _LONGEST = 5.0, 600.0
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """What one recording takes of the backlog; its owner may set more, as it gets to know."""
+
+    seconds: float
 
 
 class Backlog:
@@ -28,16 +36,16 @@ class Backlog:
         self._max_seconds = max_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: list[float] = []
+        self._waiting: list[Place] = []
         self._done = 0.0
         self._busy = 0.0
         self._at = clock()
 
     @contextmanager
-    def place(self, seconds: float) -> Iterator[None]:
+    def place(self, seconds: float) -> Iterator[Place]:
         """For a recording from its admission to its end. Raises Overloaded."""
         with self._lock:
-            total = sum(self._waiting) + seconds
+            total = self._total() + seconds
             if self._waiting and total > self._max_seconds:
                 raise Overloaded(
                     f"{total - seconds:.0f} s of audio are being worked on; with this recording's "
@@ -46,25 +54,29 @@ class Backlog:
                     retry_after=self._seconds_for(total - self._max_seconds),
                 )
             self._tick()
-            self._waiting.append(seconds)
+            place = Place(seconds)
+            self._waiting.append(place)
         try:
-            yield
+            yield place
         except BaseException:
-            self._end(seconds, done=0.0)
+            self._end(place, done=0.0)
             raise
-        self._end(seconds, done=seconds)
+        self._end(place, done=place.seconds)
 
     def seconds_to_next_end(self) -> float:
         """How long until one of the recordings is likely to be done."""
         with self._lock:
-            mean = sum(self._waiting) / len(self._waiting) if self._waiting else 0.0
+            mean = self._total() / len(self._waiting) if self._waiting else 0.0
             return self._seconds_for(mean)
 
-    def _end(self, seconds: float, *, done: float) -> None:
+    def _end(self, place: Place, *, done: float) -> None:
         with self._lock:
             self._tick()
-            self._waiting.remove(seconds)
+            self._waiting.remove(place)
             self._done += done
+
+    def _total(self) -> float:
+        return sum(place.seconds for place in self._waiting)
 
     def _tick(self) -> None:
         now = self._clock()

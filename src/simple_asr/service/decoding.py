@@ -106,7 +106,10 @@ class Decoding:
         self._whole.add_done_callback(had_no_head)
 
     async def head(self) -> DecodedAudio | None:
-        """The first ten minutes, as soon as they are there; None where there is no more."""
+        """The first ten minutes, as soon as they are there.
+
+        None where there is no more, or no head was wanted; that is known when all is decoded.
+        """
         return await asyncio.wrap_future(self._head)
 
     async def whole(self) -> DecodedAudio:

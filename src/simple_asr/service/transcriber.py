@@ -219,7 +219,9 @@ class LocalTranscriber:
     ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
-        starts_early = options.starts_early and priority is Priority.INTERACTIVE
+        if priority is not Priority.INTERACTIVE:
+            # A job is gone on with from its own checkpoints, and nobody waits for its beginning.
+            options = options.model_copy(update={"early_start": False})
         with (
             engine.admission(),
             Decoding(
@@ -228,19 +230,24 @@ class LocalTranscriber:
                 media,
                 options.decode_request,
                 stopwatch,
-                wants_head=starts_early,
+                wants_head=options.starts_early,
             ) as decoding,
         ):
-            if starts_early:
-                early = self._recognise_head(decoding, options, engine, model, stopwatch)
-                async with aclosing(early):
-                    async for known in early:
-                        if isinstance(known, Checkpoint):
-                            checkpoint = known
-                        else:
-                            yield known
-            recording = await decoding.whole()
-            with self._backlog.place(_seconds(recording)):
+            head = await decoding.head()
+            known = await decoding.whole() if head is None else head
+            with self._backlog.place(_seconds(known)) as place:
+                if head is not None:
+                    early = self._recognise_head(
+                        head, decoding, options, engine=engine, model=model, stopwatch=stopwatch
+                    )
+                    async with aclosing(early):
+                        async for told in early:
+                            if isinstance(told, Checkpoint):
+                                checkpoint = told
+                            else:
+                                yield told
+                recording = await decoding.whole()
+                place.seconds = _seconds(recording)
                 prepared = await asyncio.get_running_loop().run_in_executor(
                     self._threads,
                     lambda: self._prepare(
@@ -265,16 +272,18 @@ class LocalTranscriber:
                         kept = [event] if review is None else review.receive(event)
                         if merge is not None:
                             kept = [told for one in kept for told in merge.receive(channel, one)]
-                        for told in kept:
-                            if isinstance(told, Done):
-                                yield self._measured(told, options, model, stopwatch)
+                        for final in kept:
+                            if isinstance(final, Done):
+                                yield self._measured(final, options, model, stopwatch)
                                 return
-                            yield told
+                            yield final
 
     async def _recognise_head(
         self,
+        head: DecodedAudio,
         decoding: Decoding,
         options: TranscribeOptions,
+        *,
         engine: Engine,
         model: Backend,
         stopwatch: Stopwatch,
@@ -284,32 +293,30 @@ class LocalTranscriber:
         As far as windows are whole: the next would reach beyond the head. Tells no progress, since
         nobody knows how long the recording is.
         """
-        head = await decoding.head()
-        if head is None:
-            return
         segments: list[Segment] = []
         progress = Progress(0, 0)
         last_start = _seconds(head) - WINDOW_SECONDS * self._shortcuts(options).speedup
-        with self._backlog.place(_seconds(head)):
-            request = await asyncio.get_running_loop().run_in_executor(
-                self._threads,
-                lambda: self._prepare_channel(
-                    head, (), options, model, stopwatch=stopwatch, checkpoint=None
-                ),
-            )
-            stopwatch.submitted()
-            answers = self._answers(engine, [request])
-            async with aclosing(answers):
-                async for _, event in answers:
-                    if isinstance(event, SegmentDone):
-                        segments.append(event.segment)
-                        yield event
-                    elif isinstance(event, Progress):
-                        progress = event
-                    if progress.seconds_done > last_start:
-                        break
-            whole = await decoding.whole()
-        yield Checkpoint(tuple(segments), replace(progress, seconds_total=_seconds(whole)))
+        request = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: self._prepare_channel(
+                head, (), options, model, stopwatch=stopwatch, checkpoint=None
+            ),
+        )
+        stopwatch.submitted()
+        answers = self._answers(engine, [request])
+        async with aclosing(answers):
+            async for _, event in answers:
+                if isinstance(event, SegmentDone):
+                    segments.append(event.segment)
+                    yield event
+                elif isinstance(event, Progress):
+                    progress = event
+                if progress.seconds_done > last_start:
+                    break
+        # In whole frames, as the request counts them.
+        frames = (await decoding.whole()).num_samples // HOP_LENGTH
+        total = frames / FRAMES_PER_SECOND
+        yield Checkpoint(tuple(segments), replace(progress, seconds_total=total))
 
     async def _answers(
         self, engine: Engine, requests: Sequence[Request]

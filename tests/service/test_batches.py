@@ -55,7 +55,9 @@ def test_numbers_are_written_as_ranges(numbers: set[int], text: str) -> None:
     assert read_numbers(text) == numbers
 
 
-@pytest.mark.parametrize("text", [None, "x", "1,", "-1", "1--2", "5-999999", "１", "1 "])
+@pytest.mark.parametrize(
+    "text", [None, "x", "1,", "-1", "1--2", "5-999999", "１", "1 ", "5-3", "0-9,0-9"]
+)
 def test_an_id_that_is_none_of_ours_is_taken_for_none(text: str | None) -> None:
     assert read_numbers(text) == set()
 

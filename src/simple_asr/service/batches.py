@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from simple_asr.service.jobs import Job, job_fields
 
@@ -64,7 +64,8 @@ def read_numbers(text: str | None) -> set[int]:
     if text is None or not _NUMBERS.fullmatch(text):
         return set()
     bounds = [[int(bound) for bound in part.split("-")] for part in text.split(",")]
-    if any(bound > MAX_NUMBER for part in bounds for bound in part):
+    in_order = [bound for part in bounds for bound in part]
+    if in_order[-1] > MAX_NUMBER or any(one >= two for one, two in pairwise(in_order)):
         return set()
     return {number for part in bounds for number in range(part[0], part[-1] + 1)}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from simple_asr.errors import AddressRefused, AsrError, DownloadFailed, PayloadTooLarge
 from simple_asr.service.addresses import AddressRules
-from simple_asr.service.outgoing import DownloadLimits, Outgoing, Resolve
+from simple_asr.service.outgoing import DownloadLimits, Outgoing, Resolve, lookup
 from tests.listener import Listener, listening, ok, redirect, status
 from tests.support import WAIT
 
@@ -165,6 +167,31 @@ async def test_a_redirect_is_checked_as_an_address_is(
         await download(asking, f"http://{INTERNET}:{internet.port}/a")
 
     assert "secret" not in refused.value.detail
+
+
+async def test_a_redirect_to_what_is_no_address_is_told(internet: Listener) -> None:
+    internet.answers["/a"] = redirect("http:////]?x")
+
+    with pytest.raises(DownloadFailed, match="redirects to what is no address"):
+        await download(outgoing(internet), f"http://{INTERNET}:{internet.port}/a")
+
+
+async def test_names_that_take_long_to_look_up_hold_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_over = threading.Event()
+
+    def never_answers(*_: object, **__: object) -> list[object]:
+        is_over.wait(WAIT)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never_answers)
+
+    asking = [asyncio.create_task(lookup("slow.example", 80)) for _ in range(100)]
+    await asyncio.wait_for(asyncio.to_thread(int), WAIT / 2)
+
+    is_over.set()
+    assert await asyncio.gather(*asking) == [[]] * 100
 
 
 async def test_redirects_come_to_an_end(internet: Listener) -> None:

@@ -10,9 +10,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import anyio
 import httpcore2
@@ -50,9 +51,14 @@ class DownloadLimits:
     idle_seconds: float = 30.0
 
 
+# A name may be looked up for as long as its owner pleases: not on the threads all else is done on.
+_LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="asr-lookup")
+
+
 async def lookup(host: str, port: int) -> list[str]:
     """As the machine's resolver has it."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -198,7 +204,7 @@ class Outgoing:
 def _joined(url: httpx2.URL, location: str) -> str:
     try:
         return str(url.join(location))
-    except httpx2.InvalidURL:
+    except (httpx2.InvalidURL, ValueError):  # The latter of an address in brackets.
         raise DownloadFailed(f"{origin(url)} redirects to what is no address. {SEND_IT}") from None
 
 

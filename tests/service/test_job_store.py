@@ -577,6 +577,39 @@ def test_text_that_the_disk_has_lost_is_told_as_such_and_not_logged(
     assert "Xanthippe" not in caplog.text
 
 
+def test_a_job_whose_text_the_disk_has_lost_is_done_anew_and_holds_up_no_other(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    store = JobStore(sqlite_url(file))
+    store.add(new(), now=1000)
+    lease = store.claim(now=1000)
+    assert lease is not None
+    store.save(lease, [SEGMENT], Progress(30.0, 90.0, "en", "turbo"), now=1001)
+    store.give_up(lease, TryAgain(0, is_counted=False), now=1002)
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE segments SET segment = substr(segment, 1, 20)")
+
+    again = store.claim(now=1003)
+
+    assert again is not None
+    assert again.checkpoint is None
+    store.finish(again, [SEGMENT], TRANSCRIPT, now=1004)
+    assert store.transcript("a").segments == (SEGMENT,)
+    store.close()
+
+
+def test_a_database_of_a_newer_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    JobStore(sqlite_url(file)).close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM alembic_version")
+        connection.execute("INSERT INTO alembic_version VALUES ('of the future')")
+
+    with pytest.raises(ConfigurationError, match="newer version"):
+        JobStore(sqlite_url(file))
+
+
 @pytest.mark.parametrize("address", ["nonsense", "mysql://host/database"])
 def test_an_address_of_no_database_of_ours_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):

@@ -12,6 +12,7 @@ from typing import Any
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
+from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from simple_asr.errors import ConfigurationError
@@ -74,14 +75,23 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def migrate(engine: sa.Engine) -> None:
-    """Brings the tables up to date, one server at a time. Raises as SQLAlchemy does."""
+    """Brings the tables up to date, one server at a time.
+
+    Raises ConfigurationError for those of a newer version, else as SQLAlchemy does.
+    """
     config = alembic.config.Config()
     config.set_main_option("script_location", "simple_asr.service:migrations")
     with engine.execution_options(is_writing=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "heads")
+        try:
+            alembic.command.upgrade(config, "heads")
+        except CommandError as error:
+            raise ConfigurationError(
+                "The database was made by a newer version of this server. Start that one, or "
+                "restore a backup from before it."
+            ) from error
 
 
 def reason_of(error: SQLAlchemyError) -> str:

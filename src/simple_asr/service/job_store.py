@@ -268,7 +268,7 @@ class JobStore:
         """The work begins anew: what was said goes, what was reached stays. Raises LeaseLost."""
         with self._writing() as connection:
             _update(connection, lease, num_segments=0, resume_at=0.0)
-            connection.execute(segments.delete().where(segments.c.job_id == lease.job.id))
+            _forget_segments(connection, lease.job.id)
 
     def save(self, lease: Lease, new: Sequence[Segment], progress: Progress, now: float) -> None:
         """A window is finished: what it said and how far that goes. Raises LeaseLost.
@@ -431,7 +431,13 @@ class JobStore:
         connection.execute(jobs.update().where(jobs.c.id == job_id).values(**change))
         row = _row(connection, jobs.c.id == job_id)
         job = _job(row)
-        known = tuple(_segments(connection, job_id))
+        try:
+            known = tuple(_segments(connection, job_id))
+        except Unavailable:  # It is done anew, and holds up nobody else's.
+            begun_anew = jobs.update().where(jobs.c.id == job_id)
+            connection.execute(begun_anew.values(num_segments=0, resume_at=0.0))
+            _forget_segments(connection, job_id)
+            return Lease(job, token, checkpoint=None)
         if job.duration is None:
             return Lease(job, token, checkpoint=None)
         progress = Progress(row.resume_at, job.duration, job.language, job.model or "")
@@ -499,6 +505,10 @@ def _segments(connection: sa.Connection, job_id: str, since: int = 0) -> list[Se
     )
     rows = connection.scalars(wanted.order_by(segments.c.number))
     return [_read(_SEGMENT, segment) for segment in rows]
+
+
+def _forget_segments(connection: sa.Connection, job_id: str) -> None:
+    connection.execute(segments.delete().where(segments.c.job_id == job_id))
 
 
 def _read(kind: TypeAdapter[Record], text: str) -> Record:

@@ -334,7 +334,7 @@ class Jobs:
     async def _recognise(self, lease: Lease, media: Path) -> None:
         owner, options = lease.job.owner, parameters_of(lease.job.parameters).options
         checkpoint = lease.checkpoint
-        reached = checkpoint.progress.seconds_done if checkpoint is not None else 0.0
+        reached = lease.job.seconds_done
         new: list[Segment] = []
         running = self._transcriber.events(media, options, lease.checkpoint, Priority.BACKGROUND)
         async with aclosing(running) as events:

@@ -136,6 +136,28 @@ async def test_what_is_used_at_one_server_is_soon_counted_at_another(
 
 
 @pytest.mark.anyio
+async def test_what_nobody_foresaw_does_not_end_the_settling(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    settle, has_gone_on = server.charges.settle, anyio.Event()
+    failures = iter([RuntimeError("unforeseen")])
+
+    async def fail_once() -> None:
+        for failure in failures:
+            raise failure
+        await settle()
+        has_gone_on.set()
+
+    monkeypatch.setattr(server.charges, "settle", fail_once)
+    async with server.charges.kept():
+        with anyio.fail_after(WAIT):
+            await has_gone_on.wait()
+
+    assert "unforeseen" in caplog.text
+
+
+@pytest.mark.anyio
 async def test_nobody_reads_what_others_used_where_there_are_no_limits(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

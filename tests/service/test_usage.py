@@ -117,6 +117,23 @@ def test_what_could_not_be_written_is_written_later_and_warned_of_once(
     assert "locked" in caplog.text
 
 
+def test_what_nobody_foresaw_loses_nothing(
+    usage: Usage, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Sequence[UsedInDay]) -> None:
+        raise RuntimeError
+
+    usage.note("alice", Used(1, 10.0))
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "add", fail)
+        with pytest.raises(RuntimeError):
+            usage.flush()
+
+    usage.flush()
+
+    assert store.rows == {(TUESDAY, "alice"): Used(1, 10.0)}
+
+
 def test_a_store_that_cannot_be_opened_is_tried_again(clock: Clock, store: FakeStore) -> None:
     num_tries = count()
 

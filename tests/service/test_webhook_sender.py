@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from simple_asr.errors import AddressRefused, InvalidParameter
 from simple_asr.service import webhook_sender, webhooks
 from simple_asr.service.addresses import AddressRules, read_networks
 from simple_asr.service.fake import FakeTranscriber
+from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job
 from simple_asr.service.outgoing import Outgoing
 from simple_asr.service.parameters import read_parameters
 from simple_asr.service.webhook_sender import WebhookSender
-from simple_asr.service.webhooks import read_secret
+from simple_asr.service.webhooks import Delivery, read_secret
 from tests.listener import Listener, listening, redirect, status
 from tests.support import NO_DOWNLOADS, WAIT
 
@@ -204,6 +206,27 @@ async def test_a_receiver_that_does_not_come_to_an_end_has_its_time(
 
     assert dead.webhook_failure is not None
     assert dead.webhook_failure.startswith("The receiver took longer than 0.1 s")
+
+
+async def test_what_nobody_foresaw_of_the_store_does_not_end_the_sending(
+    jobs: Jobs, receiver: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, has_failed = JobStore.claim_delivery, threading.Event()
+
+    def fail_once(store: JobStore, now: float, seconds: float) -> Delivery | None:
+        if not has_failed.is_set():
+            has_failed.set()
+            raise ValueError("damaged")
+        return claim(store, now, seconds)
+
+    monkeypatch.setattr(JobStore, "claim_delivery", fail_once)
+    receiver.answers["/hook"] = status("204 No Content")
+
+    async with jobs.working():
+        job = await submit(jobs, url_of(receiver))
+        await until(jobs, job, is_delivered)
+
+    assert has_failed.is_set()
 
 
 async def test_receivers_that_hang_hold_up_no_job(jobs: Jobs, receiver: Listener) -> None:

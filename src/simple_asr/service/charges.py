@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,8 @@ from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.quotas import Quotas
 from simple_asr.service.usage import Usage, Used
+
+logger = logging.getLogger(__name__)
 
 # Whose usage the rest of a job is, once its key is out of the file: no key can have such a name.
 REVOKED = "(revoked)"
@@ -62,7 +65,10 @@ class Charges:
     async def _keep_settling(self) -> None:
         while True:
             await asyncio.sleep(SETTLE_SECONDS)
-            await self.settle()
+            try:
+                await self.settle()
+            except Exception:  # What was noted is noted still.
+                logger.exception("What keys use could not be settled")
 
     async def settle(self) -> None:
         """Counts what was used elsewhere, and writes what was used here."""

@@ -111,10 +111,12 @@ class Usage:
                 return
             try:
                 self._opened().add([UsedInDay(*place, used) for place, used in unwritten.items()])
-            except AsrError as error:
+            except Exception as error:
                 with self._lock:
                     for place, used in unwritten.items():
                         self._unwritten[place] = self._unwritten.get(place, Used()) + used
+                if not isinstance(error, AsrError):
+                    raise
                 self._warn(error)
             else:
                 self._has_warned = False

@@ -104,6 +104,9 @@ class WebhookSender:
             return await ask(lambda store: store.claim_delivery(time.time(), CLAIM_SECONDS))
         except (StorageFull, Unavailable):  # The store has logged why.
             return None
+        except Exception:
+            logger.exception("No webhook could be claimed")
+            return None
 
     async def _attempt(self, delivery: Delivery, key: bytes, ask: AskStore) -> None:
         try:

@@ -16,6 +16,8 @@ from simple_asr.service.peers import OpenPerCaller, Proxies, caller_of
         ("2001:db8::1", True),
         ("2001:0db8:0::1", True),
         ("2001:db8::2", False),
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:11.0.0.1", False),
         ("unix", True),
         ("", False),
         ("localhost", False),
@@ -43,6 +45,7 @@ def test_a_name_that_is_no_address_is_refused(name: str) -> None:
     [
         ("192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("unix", "unix"),
         ("_hidden", "_hidden"),
     ],

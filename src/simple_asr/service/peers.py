@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 # What stands in an address's place for who comes by a socket file.
 UNIX = "unix"
@@ -23,7 +23,7 @@ class Proxies:
         if host == UNIX:
             return self._has_unix
         try:
-            address = ip_address(host)
+            address = _address(host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)
@@ -42,12 +42,18 @@ def _network(name: str) -> IPv4Network | IPv6Network:
 def caller_of(host: str) -> str:
     """The name under which a host's doings are added up: of IPv6, the network around it."""
     try:
-        address = ip_address(host)
+        address = _address(host)
     except ValueError:
         return host
     if isinstance(address, IPv6Address):
         return str(ip_network((address, IPV6_PREFIX), strict=False))
-    return host
+    return str(address)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """Of IPv4 as such, also where it is written as IPv6. Raises ValueError."""
+    address = ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class OpenPerCaller:

@@ -166,6 +166,6 @@ def _check(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
 
 def _too_many(limits: ArchiveLimits) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"The archive holds too many files; this server takes at most {limits.max_members} in a "
-        "batch (MAX_BATCH_JOBS). Send several."
+        f"The archive holds more than {limits.max_members} files, the most this server takes in "
+        "one (MAX_BATCH_JOBS, less the addresses sent with it). Send several."
     )

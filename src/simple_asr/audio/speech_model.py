@@ -2,8 +2,7 @@
 
 That file takes one frame a call, thirty calls a second of audio. All but the recurrent layer treats
 each frame alone, so that any number can be convolved as one signal with zeros between them, and the
-recurrent layer takes them in a row: the same probabilities in a quarter of the time
-(docs/benchmarks.md).
+recurrent layer takes them in a row: the same in a third of the time (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from simple_asr.errors import ConfigurationError
 from simple_asr.server.tls import TlsFiles, open_tls, take_certificate
@@ -111,6 +113,30 @@ def test_what_is_no_certificate_is_refused(make_pair: MakePair, tmp_path: Path) 
     text.write_text("no certificate\n")
 
     assert "They should be PEM files" in reason(TlsFiles(text, make_pair().files.key))
+
+
+def test_a_key_of_a_kind_that_no_client_knows_is_refused(tmp_path: Path) -> None:
+    unusual = tmp_path / "unusual.pem"
+    unusual.write_bytes(self_signed(ec.generate_private_key(ec.SECP256K1())))
+
+    said = reason(TlsFiles(unusual))
+
+    assert f"No client can speak HTTPS with the certificate {unusual}" in said
+    assert "P-256" in said
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate of this key, for a day, and the key, as PEM."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    ).sign(key, hashes.SHA256())
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def test_an_encrypted_key_needs_its_password(make_pair: MakePair, tmp_path: Path) -> None:

@@ -111,18 +111,25 @@ def fault_of_time(context: ssl.SSLContext, certificate: Path) -> str:
     """What a client finds wrong with the certificate's time; empty for nothing.
 
     Asks one, in memory, that trusts this very certificate: Python alone cannot read its dates.
+    Raises ConfigurationError where the two cannot agree on a cipher.
     """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    trusting.load_verify_locations(certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trusting.wrap_bio(to_client, to_server)
     server = context.wrap_bio(to_server, to_client, server_side=True)
     try:
+        trusting.load_verify_locations(certificate)
         for side in (client, server, client):
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
     except ssl.SSLCertVerificationError as refusal:
         return _UNTIMELY.get(refusal.verify_code, "")
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConfigurationError(
+            f"No client can speak HTTPS with the certificate {certificate} ({reason}). Use an RSA, "
+            "P-256 or Ed25519 key."
+        ) from None
     return ""

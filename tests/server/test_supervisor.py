@@ -169,6 +169,15 @@ def test_a_hangup_is_passed_on_and_ends_nothing(start: Start) -> None:
         assert parent.next() == ["heard"]
 
 
+def test_a_hangup_before_the_server_takes_its_signals_is_no_death(start: Start) -> None:
+    parent = start(
+        "os.kill(os.getpid(), signal.SIGHUP); sys.exit(78)",
+        setup="supervisor.MAX_DEATHS_IN_A_ROW = 1",
+    )
+
+    assert parent.end() == (78, "")
+
+
 def test_what_is_set_up_wrong_is_not_tried_again(start: Start) -> None:
     parent = start("sys.exit(78)")
 

@@ -135,7 +135,8 @@ class _Supervisor:
     def _fork(self, theirs: Handlers) -> bool:
         """Whether this is the new process, which has the signals of before to itself.
 
-        Raises SystemExit once the end has been asked for.
+        All but SIGHUP, to which it is deaf until it takes it. Raises SystemExit once the end
+        has been asked for.
         """
         # Between this look and the note of the child's number a signal would reach nobody.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -148,6 +149,8 @@ class _Supervisor:
             os.setpgid(0, 0)
             for number, handler in theirs.items():
                 signal.signal(number, handler)
+            # By default it would be death. What it asks to be read again is about to be read.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._child = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child == 0

@@ -19,7 +19,7 @@ class Figures:
     """Printed as they become known. `end` ends the command, with 1 where a promise is broken.
 
     On a machine that is busy with others, times may be `patience` times what is promised, and
-    rates that part of it.
+    rates that part of it. With a patience of `inf` only what is counted is held.
     """
 
     def __init__(self, patience: float = 1) -> None:

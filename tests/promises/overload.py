@@ -41,7 +41,7 @@ def main(seconds: float, figures: Figures) -> None:
 
 async def overload(server: RunningServer, home: Path, seconds: float, figures: Figures) -> None:
     callers = await crowd(server)
-    alone = await served_per_second(callers, NUM_PLACES, max(5.0, seconds / 10))
+    alone = await served_per_second(callers, NUM_PLACES, max(3.0, seconds / 10))
     memory, num_lags = Usage.of(server.process_id).memory, len(lags(home))
     callers.answers.clear()
     before = num_served(server)

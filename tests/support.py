@@ -15,6 +15,7 @@ from simple_asr.engine.tokens import Prompt, Tokenizer
 from simple_asr.engine.window import Decode, SearchOptions
 from simple_asr.errors import AsrError
 from simple_asr.service.addresses import AddressRules
+from simple_asr.service.database import DATABASE_FILE, sqlite_url
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.outgoing import DownloadLimits, Outgoing
 from simple_asr.service.webhook_sender import WebhookSender
@@ -28,6 +29,11 @@ WAIT = 120
 # Downloads of nothing, from nowhere, and nobody to be told.
 NO_DOWNLOADS = Downloads(Outgoing(AddressRules()), DownloadLimits(max_bytes=0), is_enabled=False)
 NO_WEBHOOKS = WebhookSender(Outgoing(AddressRules()))
+
+
+def database_in(folder: Path) -> str:
+    """The address of the database that a server has in this folder of its jobs."""
+    return sqlite_url(folder / DATABASE_FILE)
 
 
 @dataclass(frozen=True)

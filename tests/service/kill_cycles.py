@@ -32,7 +32,7 @@ from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment
-from tests.support import NO_DOWNLOADS, NO_WEBHOOKS
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, database_in
 
 OWNER = "alice"
 NUM_SEGMENTS = 5
@@ -71,7 +71,14 @@ def said_in(content: str) -> tuple[Segment, ...]:
 def jobs_in(folder: Path) -> Jobs:
     # The busier the machine, the more jobs wait.
     limits = JobLimits(lease_seconds=LEASE_SECONDS, max_waiting=1_000_000)
-    return Jobs(SlowTranscriber(), folder, "", limits, downloads=NO_DOWNLOADS, webhooks=NO_WEBHOOKS)
+    return Jobs(
+        SlowTranscriber(),
+        folder,
+        database_in(folder),
+        limits,
+        downloads=NO_DOWNLOADS,
+        webhooks=NO_WEBHOOKS,
+    )
 
 
 def serve(folder: Path, first: int, acknowledged: int) -> None:

@@ -35,7 +35,7 @@ from simple_asr.service.usage import Used
 from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.transcript.events import Event
 from tests.listener import Listener, listening, ok, status
-from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT, database_in
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ def make_jobs(
         return Jobs(
             transcriber,
             tmp_path,
-            "",
+            database_in(tmp_path),
             allowed,
             downloads=downloads,
             webhooks=webhooks,
@@ -482,7 +482,14 @@ async def test_a_worker_that_lost_its_job_does_not_disturb_the_one_that_has_it(
 
     transcriber = Overtaken()
     limits = JobLimits(num_workers=2, lease_seconds=0.2)
-    jobs = Jobs(transcriber, tmp_path, "", limits, downloads=NO_DOWNLOADS, webhooks=NO_WEBHOOKS)
+    jobs = Jobs(
+        transcriber,
+        tmp_path,
+        database_in(tmp_path),
+        limits,
+        downloads=NO_DOWNLOADS,
+        webhooks=NO_WEBHOOKS,
+    )
     async with jobs.working():
         job = await submit(jobs)
         await until(jobs, job, "failed")

@@ -30,7 +30,7 @@ from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters
-from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT, database_in
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (requirements/s3.txt)")
 s3_files = pytest.importorskip("simple_asr.service.s3_files")
@@ -277,7 +277,7 @@ def jobs(place: Any, transcriber: FakeTranscriber, tmp_path: Path) -> Jobs:
     return Jobs(
         transcriber,
         tmp_path / "jobs",
-        "",
+        database_in(tmp_path),
         JobLimits(),
         downloads=NO_DOWNLOADS,
         webhooks=NO_WEBHOOKS,

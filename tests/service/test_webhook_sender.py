@@ -24,7 +24,7 @@ from simple_asr.service.parameters import read_parameters
 from simple_asr.service.webhook_sender import WebhookSender
 from simple_asr.service.webhooks import Delivery, read_secret
 from tests.listener import Listener, listening, redirect, status
-from tests.support import NO_DOWNLOADS, WAIT
+from tests.support import NO_DOWNLOADS, WAIT, database_in
 
 pytestmark = pytest.mark.anyio
 
@@ -61,8 +61,8 @@ def sender_to(receiver: Listener, default_url: str | None = None) -> WebhookSend
 
 
 def jobs_in(folder: Path, sender: WebhookSender, transcriber: FakeTranscriber) -> Jobs:
-    limits = JobLimits()
-    return Jobs(transcriber, folder, "", limits, downloads=NO_DOWNLOADS, webhooks=sender)
+    database, limits = database_in(folder), JobLimits()
+    return Jobs(transcriber, folder, database, limits, downloads=NO_DOWNLOADS, webhooks=sender)
 
 
 @pytest.fixture

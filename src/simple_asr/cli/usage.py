@@ -12,6 +12,7 @@ from rich.text import Text
 
 from simple_asr.assembly import database_url
 from simple_asr.cli.console import results
+from simple_asr.service.database import DATABASE_FILE
 from simple_asr.service.usage import UsedInDay
 from simple_asr.service.usage_store import UsageStore
 from simple_asr.settings import Settings, load_settings
@@ -51,7 +52,7 @@ def usage(
 
 def _rows(settings: Settings, since: date) -> list[UsedInDay]:
     """Raises Unavailable, ConfigurationError."""
-    if settings.database_url is None and not (settings.jobs_dir / "jobs.sqlite3").exists():
+    if settings.database_url is None and not (settings.jobs_dir / DATABASE_FILE).exists():
         return []  # No server has run here: reading makes no database.
     store = UsageStore(database_url(settings))
     try:

@@ -17,6 +17,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from simple_asr.errors import ConfigurationError
 
+# Of a SQLite database, in the folder of the jobs.
+DATABASE_FILE = "jobs.sqlite3"
 # A transaction takes milliseconds; a disk may be that slow.
 BUSY_SECONDS = 30
 # Any number that no other program locks the same database by.

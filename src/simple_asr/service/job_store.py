@@ -27,7 +27,7 @@ from simple_asr.errors import (
     Unavailable,
 )
 from simple_asr.service.batches import Batch
-from simple_asr.service.database import migrate, open_database, reason_of
+from simple_asr.service.database import DATABASE_FILE, migrate, open_database, reason_of
 from simple_asr.service.jobs import (
     ENDED,
     MAX_ATTEMPTS,
@@ -123,7 +123,7 @@ class JobStore:
         except SQLAlchemyError as error:
             raise ConfigurationError(
                 f"The database of jobs cannot be used: {reason_of(error)}. Check DATABASE_URL, or "
-                "move the file jobs.sqlite3 out of JOBS_DIR to begin anew."
+                f"move the file {DATABASE_FILE} out of JOBS_DIR to begin anew."
             ) from error
 
     def close(self) -> None:

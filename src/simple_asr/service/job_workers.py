@@ -20,7 +20,6 @@ from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, StorageFull, Unavailable
 from simple_asr.service.archives import ArchiveLimits, opened
 from simple_asr.service.batches import Batch
-from simple_asr.service.database import sqlite_url
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_files import FolderFiles, JobFiles, digest
 from simple_asr.service.job_store import JobStore
@@ -243,7 +242,7 @@ class Jobs:
             if self._store is None or self._files is None:
                 self._files = self._open_files(self.folder)
                 self._store = JobStore(
-                    self._database_url or sqlite_url(self.folder / "jobs.sqlite3"),
+                    self._database_url,
                     lease_seconds=self._limits.lease_seconds,
                     max_waiting=self._limits.max_waiting,
                 )

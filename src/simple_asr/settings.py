@@ -367,8 +367,9 @@ class Settings(BaseSettings):
     )
     metrics_on_loopback: bool = Field(
         False,
-        description="Programs on this machine may read `/metrics` without a token; a proxy on it "
-        "that names its client in `X-Forwarded-For` may not.",
+        description="Programs on this machine, by a loopback address or `UNIX_SOCKET`, may read "
+        "`/metrics` without a token; a proxy on it that names its client in `X-Forwarded-For` may "
+        "not.",
     )
     otel_exporter_otlp_endpoint: str = Field(
         "",

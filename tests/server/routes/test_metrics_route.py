@@ -66,9 +66,12 @@ async def test_the_token_and_no_api_key_opens_it(caller: Open, key: str) -> None
     [
         ("127.0.0.1", {}, 200),
         ("::1", {}, 200),
+        ("unix", {}, 200),
         ("192.0.2.7", {}, 404),
         ("127.0.0.1", {"X-Forwarded-For": "192.0.2.7"}, 404),
         ("127.0.0.1", {"Forwarded": "for=192.0.2.7"}, 404),
+        ("unix", {"X-Forwarded-For": "192.0.2.7"}, 404),
+        ("unix", {"Forwarded": "for=192.0.2.7"}, 404),
     ],
 )
 async def test_programs_on_the_machine_read_it_where_that_is_allowed(

@@ -48,10 +48,11 @@ def _may_read(request: Request, settings: Settings) -> bool:
 
 def _is_from_here(request: Request) -> bool:
     """A proxy on this machine speaks for others, and says so."""
-    is_forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        return False
     host = host_of(request.scope)
-    if is_forwarded or host == UNIX:
-        return not is_forwarded
+    if host == UNIX:
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:

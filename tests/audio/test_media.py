@@ -33,6 +33,7 @@ from simple_asr.errors import (
     TooManyChannels,
     UnreadableMedia,
 )
+from tests.mutants import Kind, valid_file
 
 NO_LIMITS = DecodeLimits()
 SPLIT = DecodeRequest(splits_channels=True)
@@ -488,3 +489,17 @@ def test_a_container_said_to_be_raw_is_noise_and_never_opened(tmp_path: Path) ->
 
 def raw(sample_format: SampleFormat, rate: int = 16_000) -> DecodeRequest:
     return DecodeRequest(pcm=PcmFormat(sample_format, rate, 1))
+
+
+@pytest.mark.parametrize("num_bytes", [100, 254, 422])
+def test_sound_that_a_file_says_nothing_of_does_not_cost_the_rest(
+    tmp_path: Path, num_bytes: int
+) -> None:
+    # libav takes it for chunks, with lengths that lead it before the beginning of the file.
+    whole = valid_file(Kind("caf", "pcm_s16be"))
+    path = tmp_path / "unfinished.caf"
+    path.write_bytes(whole + whole[-num_bytes:])
+
+    samples, _ = decode(path)
+
+    assert len(samples) == 16_000

@@ -167,8 +167,15 @@ class _Nameless:
 
     def __init__(self, file: io.FileIO) -> None:
         self.read = file.read
-        self.seek = file.seek
         self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """-1 for a place that cannot be, as damage has libav seek; it knows how to go on then."""
+        try:
+            return self._seek(offset, whence)
+        except OSError:
+            return -1
 
 
 def _open_nothing(*_reference: object) -> io.FileIO:

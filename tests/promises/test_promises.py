@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ def test_a_promise_is_kept(name: str, amount: int) -> None:
 @pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed (apt install postgresql)")
 def test_two_servers_share_their_jobs_and_one_takes_over_those_of_the_other() -> None:
     check("two_servers", 1)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the program ffmpeg is not installed")
+def test_nothing_is_lost_without_a_word() -> None:
+    check("silent_loss", 20)
 
 
 def check(name: str, amount: int) -> None:

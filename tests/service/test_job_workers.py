@@ -513,6 +513,39 @@ async def test_a_job_whose_file_is_lost_fails_and_disturbs_nobody(
     assert failed.failure.code == "job_set_aside"
 
 
+async def test_a_store_of_files_that_hangs_holds_up_nobody_else(
+    transcriber: FakeTranscriber, tmp_path: Path
+) -> None:
+    is_over = threading.Event()
+
+    class HangingFiles(FolderFiles):
+        def adopt(self, media: Path, job_id: str) -> None:
+            is_over.wait(WAIT)
+            super().adopt(media, job_id)
+
+    jobs = Jobs(
+        transcriber,
+        tmp_path,
+        "",
+        JobLimits(),
+        downloads=NO_DOWNLOADS,
+        webhooks=NO_WEBHOOKS,
+        open_files=HangingFiles,
+    )
+    # More than the event loop has threads.
+    media = [tmp_path / f"{number}.upload" for number in range(64)]
+    for path in media:
+        path.write_bytes(b"RIFF")
+    sending = [asyncio.create_task(jobs.submit(path, parameters(), "alice")) for path in media]
+    await asyncio.sleep(0)
+
+    listed = await asyncio.wait_for(jobs.ask(lambda store: store.page("alice", 10)), WAIT / 2)
+
+    assert listed == []
+    is_over.set()
+    assert len(await asyncio.gather(*sending)) == 64
+
+
 # Recordings that are fetched ---------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ OnWork = Callable[[str, Used], None]
 # How often a worker without a job looks for one that another server took in or gave up.
 POLL_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 60.0
+NUM_FILE_THREADS = 8
 STORE_FAILS = (StorageFull, Unavailable)
 GIVEN_BACK = TryAgain(0.0, is_counted=False)
 
@@ -97,6 +99,8 @@ class Jobs:
         self._files: JobFiles | None = None
         self._store: JobStore | None = None
         self._opening = threading.Lock()
+        # Of their own: a store of files that hangs is to hold up no upload of others.
+        self._threads = ThreadPoolExecutor(NUM_FILE_THREADS, thread_name_prefix="asr-job-files")
         self._at_work: dict[str, asyncio.Task[None]] = {}
         self._arrival = asyncio.Event()
 
@@ -130,10 +134,10 @@ class Jobs:
                 webhook_url=webhook_url,
                 answer_shape=answer_shape,
             )
+            if isinstance(source, Path):
+                files.adopt(source, new.id)
             is_kept = False
             try:
-                if isinstance(source, Path):
-                    files.adopt(source, new.id)
                 job = store.add(new, time.time())
                 is_kept = job.id == new.id
             finally:
@@ -201,7 +205,7 @@ class Jobs:
 
     async def ask(self, question: Callable[[JobStore], Answer]) -> Answer:
         """What the store answers; it blocks, so it is asked in a thread."""
-        return await self._in_thread(lambda store, _: question(store))
+        return await asyncio.to_thread(lambda: question(self._open()[0]))
 
     async def cancel(self, job_id: str, owner: str) -> Job:
         """The job has ended when this returns, and its file is gone. Raises JobNotFound."""
@@ -234,7 +238,8 @@ class Jobs:
         return batch
 
     async def _in_thread(self, work: Callable[[JobStore, JobFiles], Answer]) -> Answer:
-        return await asyncio.to_thread(lambda: work(*self._open()))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: work(*self._open()))
 
     def _open(self) -> tuple[JobStore, JobFiles]:
         """Raises ConfigurationError."""

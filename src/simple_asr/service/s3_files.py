@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import ClientError as ConnectionFailed
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
+from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from simple_asr.errors import ConfigurationError, StorageFull, Unavailable
@@ -25,12 +26,13 @@ from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, SUFFIX, make_f
 logger = logging.getLogger(__name__)
 
 SCHEME = "s3://"
-# What one upload holds in memory is twice this; S3 takes 10,000 parts.
-PART_BYTES = 8 * 1024 * 1024
+# The least that S3 takes, and at most 10,000 of them; an upload holds two in memory.
+PART_BYTES = 5 * 1024 * 1024
 NUM_PARTS_AT_ONCE = 2
 NUM_TRIES = 2
-# Tries together: the libraries below wait for ever for a store that stops reading.
-CALL_SECONDS = 60.0
+# All tries of a call: the libraries below wait for ever for a store that stops reading. Two parts
+# may go with one call.
+CALL_SECONDS = 20.0
 # What s3fs lets through: its own translations, and what it does not translate.
 FAILS = (OSError, BotoCoreError, ConnectionFailed, asyncio.TimeoutError)
 NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError)
@@ -56,6 +58,8 @@ class _Store(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     async def _call_s3(self, *arguments: Any, **options: Any) -> Any:
         return await asyncio.wait_for(super()._call_s3(*arguments, **options), CALL_SECONDS)
+
+    call_s3 = sync_wrapper(_call_s3)
 
 
 class S3Files:

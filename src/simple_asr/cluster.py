@@ -513,6 +513,9 @@ class RemoteTranscriber:
         finally:
             streams.close()
 
+    def check_room(self) -> None:
+        """Ray alone knows, and refuses when a replica is asked for."""
+
     def models(self) -> list[ListedModel]:
         return cast("list[ListedModel]", self._ask("models"))
 

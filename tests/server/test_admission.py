@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+)
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from simple_asr.server import dependencies
 from simple_asr.server.app import create_app
@@ -15,6 +21,7 @@ from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings
 from tests.service import postgresql
+from tests.support import WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -162,6 +169,46 @@ async def test_a_server_short_of_memory_begins_nothing_new(
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
     assert "retry-after" in refused.headers
     assert health.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/transcribe", "/asr", "/detect-language", "/inference"])
+def test_a_full_server_refuses_before_the_upload(
+    app: FastAPI,
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+    transcriber: FakeTranscriber,
+    key: str,
+    path: str,
+) -> None:
+    transcriber.is_full = True
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nContent-Length: 9\r\n\r\n"
+
+    with live(app) as port, socket.create_connection(("127.0.0.1", port), WAIT) as caller:
+        caller.sendall(head.encode())  # and no byte of the body
+        told = caller.recv(65536).decode()
+
+    assert told.startswith("HTTP/1.1 503 ")
+    assert "retry-after: 5" in told.lower()
+    assert app.state.services.quotas.admission(key)
+
+
+async def test_a_request_that_finds_no_room_is_not_charged(
+    limited: Open, transcriber: FakeTranscriber
+) -> None:
+    async with limited("[alice]\nrequests_per_minute = 1\n") as client:
+        transcriber.is_full = True
+        refused = await client.post("/transcribe", files=CLIP)
+        transcriber.is_full = False
+        taken = await client.post("/transcribe", files=CLIP)
+
+    assert (refused.status_code, taken.status_code) == (503, 200)
+
+
+async def test_who_has_no_key_is_not_told_that_the_server_is_full(
+    stranger: httpx.AsyncClient, transcriber: FakeTranscriber
+) -> None:
+    transcriber.is_full = True
+
+    assert (await stranger.post("/transcribe")).status_code == 401
 
 
 Guess = Callable[..., Awaitable[int]]

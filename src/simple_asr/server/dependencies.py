@@ -138,6 +138,18 @@ async def admitted_caller(
     )
 
 
+async def caller_with_room(services: TheServices, _: Annotated[Caller, NEEDS_KEY]) -> None:
+    """Refuses at once whom the model would refuse after the upload. Raises Overloaded, EngineLost.
+
+    A place is taken only then: who sends slowly must not hold one.
+    """
+    services.transcriber.check_room()
+
+
+# For a route whose requests all need a place now: none becomes a job, or joins another's work.
+# It stands before MAY_TRANSCRIBE, so that who is refused has not used up a request of the key.
+NEEDS_ROOM = Depends(caller_with_room)
+
 # For the `dependencies` of a route that transcribes.
 MAY_TRANSCRIBE = Depends(admitted_caller)
 

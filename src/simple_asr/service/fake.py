@@ -10,7 +10,14 @@ from pathlib import Path
 
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.window import Priority
-from simple_asr.errors import AsrError, EmptyMedia, ModelInUse, ModelNotFound, ModelNotReady
+from simple_asr.errors import (
+    AsrError,
+    EmptyMedia,
+    ModelInUse,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+)
 from simple_asr.service.labels import label
 from simple_asr.service.models import PLACES, ListedModel, ModelPlace, goes_by
 from simple_asr.service.transcriber import ModelState
@@ -54,11 +61,10 @@ class Asked:
 class FakeTranscriber:
     """Behaves as a Transcriber should, with `transcript` for every answer.
 
-    Set `error` to have it raised, `is_stuck` to have no answer ever come; `late_error` and
-    `is_stuck_late` are the same after the first segment. `started` and `ended` tell of the last
-    call, across threads; `checkpoints` are what each was to go on from, `priorities` whose
-    turn it was. Refuses what the real one
-    refuses before it decodes.
+    Set `error` to have it raised, `is_full` to have no room, `is_stuck` to have no answer ever
+    come; `late_error` and `is_stuck_late` are the same after the first segment. `started` and
+    `ended` tell of the last call, across threads; `checkpoints` are what each was to go on from,
+    `priorities` whose turn it was. Refuses what the real one refuses before it decodes.
     """
 
     def __init__(self, transcript: Transcript = TRANSCRIPT) -> None:
@@ -68,6 +74,7 @@ class FakeTranscriber:
             "small": ListedModel("small", "known", 483_546_902),
         }
         self.state = ModelState("ready", requested="turbo", served="turbo")
+        self.is_full = False
         self.error: AsrError | Exception | None = None
         self.late_error: AsrError | Exception | None = None
         self.is_stuck = False
@@ -133,6 +140,10 @@ class FakeTranscriber:
             if isinstance(event, Done):
                 return event.transcript
         raise AssertionError("events ends with Done")
+
+    def check_room(self) -> None:
+        if self.is_full:
+            raise Overloaded("There is no room.", retry_after=5)
 
     def models(self) -> list[ListedModel]:
         state = PLACES[self.state.status]

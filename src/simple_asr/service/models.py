@@ -77,6 +77,10 @@ class Models(Transcriber, Protocol):
         """
         ...
 
+    def check_room(self) -> None:
+        """Raises Overloaded or EngineLost where one more request would be refused now."""
+        ...
+
     def models(self) -> list[ListedModel]:
         """Every model, the default one first. Reads folders."""
         ...
@@ -241,18 +245,21 @@ class ModelPool:
                 async for event in events:
                     yield event
 
+    def check_room(self) -> None:
+        if self._is_lost.is_set():
+            raise engine_lost()
+        if self._num_requests >= self._max_requests:
+            raise Overloaded(
+                f"{self._max_requests} requests are being worked on, which is this server's "
+                "limit. Send the request again later.",
+                retry_after=self._seconds_to_next_end(),
+            )
+
     @contextmanager
     def _admission(self) -> Iterator[None]:
         """A place among those of all models. Raises Overloaded, EngineLost."""
-        if self._is_lost.is_set():
-            raise engine_lost()
         with self._lock:
-            if self._num_requests >= self._max_requests:
-                raise Overloaded(
-                    f"{self._max_requests} requests are being worked on, which is this server's "
-                    "limit. Send the request again later.",
-                    retry_after=self._seconds_to_next_end(),
-                )
+            self.check_room()
             self._num_requests += 1
         try:
             yield

@@ -13,7 +13,13 @@ from starlette.responses import JSONResponse, Response
 
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.server.cancellation import unless_caller_leaves
-from simple_asr.server.dependencies import MAY_TRANSCRIBE, NEEDS_KEY, Services, TheServices
+from simple_asr.server.dependencies import (
+    MAY_TRANSCRIBE,
+    NEEDS_KEY,
+    NEEDS_ROOM,
+    Services,
+    TheServices,
+)
 from simple_asr.server.dialects import (
     DETECTION,
     WEBSERVICE,
@@ -37,7 +43,7 @@ router = APIRouter(dependencies=[NEEDS_KEY])
     summary="whisper-asr-webservice's transcription",
     response_class=Response,
     openapi_extra=ASR_OPERATION,
-    dependencies=[MAY_TRANSCRIBE],
+    dependencies=[NEEDS_ROOM, MAY_TRANSCRIBE],
 )
 async def asr(request: Request, services: TheServices) -> Response:
     """`audio_file` in a form; `output`, `task`, `language` and the rest in the query."""
@@ -52,7 +58,7 @@ async def asr(request: Request, services: TheServices) -> Response:
     "/detect-language",
     summary="whisper-asr-webservice's language detection",
     openapi_extra=DETECT_OPERATION,
-    dependencies=[MAY_TRANSCRIBE],
+    dependencies=[NEEDS_ROOM, MAY_TRANSCRIBE],
 )
 async def detect_language(request: Request, services: TheServices) -> JSONResponse:
     """The language of the first 30 seconds, and the probability of it."""
@@ -74,7 +80,7 @@ async def detect_language(request: Request, services: TheServices) -> JSONRespon
     summary="whisper.cpp's transcription",
     response_class=Response,
     openapi_extra=INFERENCE_OPERATION,
-    dependencies=[MAY_TRANSCRIBE],
+    dependencies=[NEEDS_ROOM, MAY_TRANSCRIBE],
 )
 async def inference(request: Request, services: TheServices) -> Response:
     """`file` in a form, beside it `response_format`, `temperature`, `language` and the rest."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from simple_asr.server.audio_source import choose_source
 from simple_asr.server.cancellation import unless_caller_leaves
-from simple_asr.server.dependencies import MAY_TRANSCRIBE, TheServices
+from simple_asr.server.dependencies import MAY_TRANSCRIBE, NEEDS_ROOM, TheServices
 from simple_asr.server.event_stream import open_event_stream, wants_event_stream
 from simple_asr.server.intake import receive_body
 from simple_asr.server.openapi import TRANSCRIBE_OPERATION
@@ -35,7 +35,7 @@ router = APIRouter()
     "/transcribe",
     summary="Transcribe or translate a file",
     response_class=Response,
-    dependencies=[MAY_TRANSCRIBE],
+    dependencies=[NEEDS_ROOM, MAY_TRANSCRIBE],
     openapi_extra=TRANSCRIBE_OPERATION,
 )
 async def transcribe(request: Request, services: TheServices) -> Response:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from simple_asr.server.app import create_app
 from simple_asr.service.fake import TRANSCRIPT, FakeTranscriber
@@ -200,18 +202,36 @@ async def test_a_path_without_addresses_does_not_drop_one_silently(
 
 
 async def test_a_caller_who_leaves_ends_the_download(
-    client: httpx.AsyncClient, internet: Listener, url: str, spooled: Callable[[], list[Path]]
+    app: FastAPI,
+    live: Callable[[FastAPI], AbstractContextManager[int]],
+    internet: Listener,
+    url: str,
+    spooled: Callable[[], list[Path]],
 ) -> None:
-    asked = asyncio.Event()
+    asked, has_ended = asyncio.Event(), asyncio.Event()
 
-    async def hang(_: asyncio.StreamWriter) -> None:
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        """A body that is never silent for long, nor too large before WAIT is over."""
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         asked.set()
-        await asyncio.Event().wait()
+        try:
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.2)
+        finally:
+            has_ended.set()
 
-    internet.answers["/a.wav"] = hang
-    asking = asyncio.ensure_future(client.post("/transcribe", json={"audio_url": url}))
-    await asyncio.wait_for(asked.wait(), WAIT)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
+    internet.answers["/a.wav"] = drip
+    with live(app) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            asking = asyncio.ensure_future(
+                client.post("/transcribe", json={"audio_url": url}, headers={"X-API-Key": KEY})
+            )
+            await asyncio.wait_for(asked.wait(), WAIT)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await asyncio.wait_for(has_ended.wait(), WAIT)
 
+    # The server has stopped, and so has the request.
     assert spooled() == []

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import trustme
 
 from simple_asr.audio.decode import DecoderPool
 from simple_asr.cli import checks
 from simple_asr.cli.checks import (
     Finding,
+    check_certificate,
     check_decoder,
     check_device,
     check_folders,
@@ -409,3 +413,54 @@ def test_a_port_that_this_server_listens_on_is_ok() -> None:
 def test_an_address_of_another_machine_is_an_error() -> None:
     # An address for documentation, which no machine has (RFC 5737).
     assert only(check_port(settings(host="192.0.2.1"))).outcome == "error"
+
+
+def test_a_socket_file_needs_a_folder_that_is_there(home: Path) -> None:
+    (home / "run").mkdir()
+
+    good = only(check_port(settings(unix_socket=home / "run" / "asr.sock")))
+    bad = only(check_port(settings(unix_socket=home / "none" / "asr.sock")))
+
+    assert (good.outcome, bad.outcome) == ("ok", "error")
+    assert "UNIX_SOCKET" in bad.advice
+    assert not (home / "none").exists()
+
+
+def certificate(folder: Path, *, expires: datetime | None = None) -> Path:
+    """With its key in the same file."""
+    path = folder / f"{secrets.token_hex(4)}.pem"
+    issued = trustme.CA().issue_cert("asr.example.org", not_after=expires)
+    issued.private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
+def test_without_a_certificate_nothing_is_said_of_it() -> None:
+    assert list(check_certificate(settings())) == []
+
+
+def test_a_certificate_that_can_be_served_is_ok(home: Path) -> None:
+    path = certificate(home)
+
+    assert only(check_certificate(settings(tls_certificate=path))) == Finding(
+        "ok", "Certificate", str(path)
+    )
+
+
+def test_a_certificate_that_has_expired_is_a_warning_and_told_once(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = certificate(home, expires=datetime(2020, 1, 1, tzinfo=timezone.utc))
+
+    found = only(check_certificate(settings(tls_certificate=path)))
+
+    assert (found.outcome, found.text) == ("warning", f"{path} has expired")
+    assert caplog.messages == []
+
+
+def test_a_certificate_with_the_key_of_another_is_an_error(home: Path) -> None:
+    wrong = settings(tls_certificate=certificate(home), tls_key=certificate(home))
+
+    found = only(check_certificate(wrong))
+
+    assert found.outcome == "error"
+    assert "does not belong to the certificate" in found.text

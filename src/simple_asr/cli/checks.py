@@ -34,7 +34,7 @@ from simple_asr.engine.models import KnownModel
 from simple_asr.engine.tuning import cpu_flags
 from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
 from simple_asr.server.listener import listen
-from simple_asr.server.tls import TlsFiles, fault_of_time, open_tls
+from simple_asr.server.tls import TlsFiles, fault_of_time, load_tls
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 
@@ -358,7 +358,7 @@ def _nearest_existing(folder: Path) -> Path:
 def check_port(settings: Settings) -> Iterator[Finding]:
     host, port = settings.host, settings.port
     if settings.unix_socket is not None:
-        yield Finding("ok", "Port", f"not needed: the server listens on {settings.unix_socket}")
+        yield _socket_file(settings.unix_socket)
         return
     try:
         listen(host, port).close()
@@ -369,6 +369,19 @@ def check_port(settings: Settings) -> Iterator[Finding]:
             yield Finding("error", "Port", error.detail)
     else:
         yield Finding("ok", "Port", f"{port} is free")
+
+
+def _socket_file(path: Path) -> Finding:
+    """The server makes the file, and no folder for it."""
+    if path.parent.is_dir() and _is_writable(path.parent):
+        return Finding("ok", "Port", f"not needed: the server listens on {path}")
+    return Finding(
+        "error",
+        "Port",
+        f"the socket file {path} cannot be made by this user",
+        "Make its folder, writable for whoever runs the server, or set UNIX_SOCKET to a file "
+        "elsewhere.",
+    )
 
 
 def _is_simple_asr(host: str, port: int, *, is_https: bool) -> bool:
@@ -399,7 +412,7 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
         files = TlsFiles.from_settings(settings)
         if files is None:
             return
-        fault = fault_of_time(open_tls(files), files.certificate)
+        fault = fault_of_time(load_tls(files), files.certificate)
     except ConfigurationError as error:
         yield Finding("error", "Certificate", error.detail)
         return

@@ -39,10 +39,24 @@ class TlsFiles:
 
 
 def open_tls(files: TlsFiles) -> ssl.SSLContext:
-    """What uvicorn serves with; TLS 1.2 or newer. Raises ConfigurationError.
+    """What uvicorn serves with, as `load_tls`. Raises ConfigurationError.
 
     A certificate whose time is over, or has not come, is a warning: its clients decide.
     """
+    context = load_tls(files)
+    fault = fault_of_time(context, files.certificate)
+    if fault:
+        logger.warning(
+            "The certificate TLS_CERTIFICATE=%s %s: clients will refuse it. Renew it, then send "
+            "SIGHUP.",
+            files.certificate,
+            fault,
+        )
+    return context
+
+
+def load_tls(files: TlsFiles) -> ssl.SSLContext:
+    """A server's context, TLS 1.2 or newer. Raises ConfigurationError."""
     for name, path in (
         ("TLS_CERTIFICATE", files.certificate),
         ("TLS_KEY", files.key),
@@ -52,14 +66,6 @@ def open_tls(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     take_certificate(context, files)
-    fault = fault_of_time(context, files.certificate)
-    if fault:
-        logger.warning(
-            "The certificate TLS_CERTIFICATE=%s %s: clients will refuse it. Renew it, then send "
-            "SIGHUP.",
-            files.certificate,
-            fault,
-        )
     return context
 
 

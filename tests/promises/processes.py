@@ -19,7 +19,9 @@ def descendants(process_id: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a process and all below it. `memory` is in MiB; what is shared counts once (PSS)."""
+    """Of a process and all below it. `memory` is in MiB, of what is theirs: no files of programs,
+    whose share (PSS) depends on who else runs.
+    """
 
     memory: float
     descriptors: int
@@ -40,7 +42,7 @@ class Usage:
 def _memory(process_id: int) -> float:
     with suppress(OSError):
         rollup = Path(f"/proc/{process_id}/smaps_rollup").read_text()
-        return int(rollup.split("Pss:")[1].split()[0]) / 1024
+        return int(rollup.split("Pss_Anon:")[1].split()[0]) / 1024
     return 0.0
 
 

@@ -42,13 +42,17 @@ def open_database(url: str, *, busy_seconds: float = BUSY_SECONDS) -> sa.Engine:
             "DATABASE_URL is not the address of a PostgreSQL database, such as "
             "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite."
         ) from None
-    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True)
+    pool = SQLITE_POOL if driver == "sqlite" else {}
+    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True, **pool)
     if driver == "sqlite":
         sa.event.listen(engine, "connect", _preparing_sqlite(busy_seconds))
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+# A connection to SQLite is quickly made, and keeps three files open and up to 2 MB of pages: after
+# a moment of many, most are closed again.
+SQLITE_POOL = {"pool_size": 2, "max_overflow": 13}
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+pg8000"}
 
 

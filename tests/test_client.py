@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from simple_asr import client as client_module
@@ -226,6 +227,22 @@ def test_the_same_call_finds_its_job(
         (MEDIA, "en"),
         (MEDIA + b"!", "ru"),
     ]
+
+
+@pytest.mark.parametrize("kind", [httpx2.Client, httpx2.AsyncClient])
+def test_a_job_that_is_found_is_not_sent_again(
+    client: Client, address: str, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    client.transcribe(MEDIA, background=True)
+    monkeypatch.delattr(kind, "post")
+
+    again = (
+        client.transcribe(MEDIA, background=True)
+        if kind is httpx2.Client
+        else awaited(address, lambda other: other.transcribe(MEDIA, background=True))
+    )
+
+    assert again == TRANSCRIPT
 
 
 def test_media_that_can_be_read_only_once_is_a_job_too(

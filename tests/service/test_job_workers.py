@@ -526,7 +526,7 @@ async def test_a_store_of_files_that_hangs_holds_up_nobody_else(
     jobs = Jobs(
         transcriber,
         tmp_path,
-        "",
+        database_in(tmp_path),
         JobLimits(),
         downloads=NO_DOWNLOADS,
         webhooks=NO_WEBHOOKS,

@@ -173,6 +173,13 @@ def test_a_key_without_a_certificate_is_half_a_setting() -> None:
         TlsFiles.from_settings(settings)
 
 
+def test_a_socket_file_is_not_for_https() -> None:
+    settings = Settings.model_validate({"tls_certificate": "a.pem", "unix_socket": "asr.sock"})
+
+    with pytest.raises(ConfigurationError, match="leave one of them empty"):
+        TlsFiles.from_settings(settings)
+
+
 def test_without_the_settings_plain_http_is_spoken() -> None:
     assert TlsFiles.from_settings(Settings.model_validate({"tls_certificate": ""})) is None
 

@@ -8,6 +8,7 @@ import httpx2
 import typer
 
 from simple_asr.errors import Unavailable
+from simple_asr.server.tls import TlsFiles
 from simple_asr.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False)
@@ -40,7 +41,8 @@ def health(
 
 
 def _client(settings: Settings, timeout: float) -> httpx2.Client:
-    scheme = "https" if settings.tls_certificate else "http"
+    """Raises ConfigurationError."""
+    scheme = "https" if TlsFiles.from_settings(settings) else "http"
     host = EVERY_ADDRESS.get(settings.host, settings.host)
     socket_file = None if settings.unix_socket is None else str(settings.unix_socket)
     return httpx2.Client(

@@ -100,7 +100,7 @@ def _curl(key: str, settings: Settings) -> str:
     scheme = "https" if settings.tls_certificate else "http"
     to = f"{scheme}://{_reachable(settings.host)}:{settings.port}"
     if settings.unix_socket is not None:
-        to = f"--unix-socket {settings.unix_socket} {scheme}://localhost"
+        to = f"--unix-socket {settings.unix_socket} http://localhost"
     return f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav {to}/transcribe'
 
 

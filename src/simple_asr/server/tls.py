@@ -35,6 +35,12 @@ class TlsFiles:
                     "HTTPS, or neither."
                 )
             return None
+        if settings.unix_socket is not None:
+            raise ConfigurationError(
+                f"TLS_CERTIFICATE={settings.tls_certificate} and UNIX_SOCKET="
+                f"{settings.unix_socket} are both set. HTTPS protects nothing on a socket file, "
+                "which never leaves this machine: leave one of them empty."
+            )
         return cls(settings.tls_certificate, settings.tls_key, settings.tls_key_password_file)
 
 

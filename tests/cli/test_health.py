@@ -113,6 +113,14 @@ def test_without_a_server_it_is_a_sentence_and_a_failure(
     assert result.stderr.startswith("The server gives no answer: ")
 
 
+@pytest.mark.parametrize("seconds", ["0", "3601", "1e300", "inf", "nan"])
+def test_a_time_that_nobody_waits_is_a_fault_of_usage(run: Run, seconds: str) -> None:
+    result = run("health", "--timeout", seconds)
+
+    assert result.exit_code == 2
+    assert "--timeout" in result.stderr
+
+
 def test_the_client_speaks_to_a_socket_file(serve: Serve) -> None:
     with serve(UNIX_SOCKET="asr.sock"), Client("unix:asr.sock") as client:
         assert client.health().status == "healthy"

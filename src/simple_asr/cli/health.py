@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import httpx2
@@ -13,6 +14,13 @@ from simple_asr.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False)
 
+
+def _a_number(seconds: float) -> float:
+    if math.isnan(seconds):  # Which no range keeps out.
+        raise typer.BadParameter("nan is no number of seconds.")
+    return seconds
+
+
 # What listens on every address of this machine is asked at its own.
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared with)
 
@@ -22,7 +30,10 @@ def health(
     ready: Annotated[
         bool, typer.Option("--ready", help="Whether to send requests there, /health/ready.")
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds it has for an answer.", min=0.1)] = 4,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds it has for an answer.", min=0.1, max=3600, callback=_a_number),
+    ] = 4,
 ) -> None:
     """Ask the server on this machine how it is.
 

@@ -45,6 +45,7 @@ from simple_asr.errors import (
 )
 from simple_asr.server.app import create_app
 from simple_asr.server.intake import WRITE_BYTES
+from simple_asr.server.listener import url_of
 from simple_asr.server.log import configure_logging
 from simple_asr.server.tls import TlsFiles, open_tls
 from simple_asr.service.keys import KeyStore
@@ -207,8 +208,8 @@ def running(settings: Settings, plan: Plan) -> Iterator[None]:
     try:
         serve.start(proxy_location="EveryNode", http_options=listening)
         _deploy(bind(settings, plan))
-        scheme = "https" if settings.tls_certificate else "http"
-        logger.info("Listening on %s://%s:%d of every node", scheme, settings.host, settings.port)
+        url = url_of(settings.host, settings.port, is_https=bool(settings.tls_certificate))
+        logger.info("Listening on %s of every node", url)
         yield
         serve.delete(APPLICATION)
     finally:

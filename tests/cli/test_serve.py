@@ -216,8 +216,8 @@ def test_its_keys_are_in_force_from_the_first_request() -> None:
 @pytest.mark.parametrize(
     ("host", "shown"),
     [
-        ("0.0.0.0", "http://localhost:80/"),  # noqa: S104  (nothing is bound)
-        ("::", "http://localhost:80/"),
+        ("0.0.0.0", "http://127.0.0.1:80/"),  # noqa: S104  (nothing is bound)
+        ("::", "http://[::1]:80/"),
         ("::1", "http://[::1]:80/"),
         ("asr.example", "http://asr.example:80/"),
     ],

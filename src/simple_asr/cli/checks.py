@@ -5,7 +5,6 @@ A check changes nothing on this machine, and takes seconds at most.
 
 from __future__ import annotations
 
-import http.client
 import importlib
 import io
 import json
@@ -13,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import stat
 import tempfile
 import time
@@ -25,8 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import httpx2
+
 from simple_asr.assembly import build_model_store
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
+from simple_asr.cli.health import client_of
 from simple_asr.engine.backends import num_gpus
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.hub import Hub
@@ -356,14 +357,14 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def check_port(settings: Settings) -> Iterator[Finding]:
-    host, port = settings.host, settings.port
     if settings.unix_socket is not None:
         yield _socket_file(settings.unix_socket)
         return
+    port = settings.port
     try:
-        listen(host, port).close()
+        listen(settings.host, port).close()
     except ConfigurationError as error:
-        if _is_simple_asr(host, port, is_https=settings.tls_certificate is not None):
+        if _is_simple_asr(settings):
             yield Finding("ok", "Port", f"{port}: a Simple ASR server answers there")
         else:
             yield Finding("error", "Port", error.detail)
@@ -384,27 +385,13 @@ def _socket_file(path: Path) -> Finding:
     )
 
 
-def _is_simple_asr(host: str, port: int, *, is_https: bool) -> bool:
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared with)
-    connection = (
-        # The certificate is for the name that others call.
-        http.client.HTTPSConnection(
-            local,
-            port,
-            timeout=2,
-            context=ssl._create_unverified_context(),  # noqa: S323
-        )
-        if is_https
-        else http.client.HTTPConnection(local, port, timeout=2)
-    )
+def _is_simple_asr(settings: Settings) -> bool:
     try:
-        connection.request("GET", "/")
-        answer = json.loads(connection.getresponse().read(10_000))
-    except (OSError, http.client.HTTPException, ValueError):
+        with client_of(settings, timeout=2) as client, client.stream("GET", "/") as answer:
+            document = json.loads(next(answer.iter_bytes(10_000), b""))
+    except (ConfigurationError, httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         return False
-    finally:
-        connection.close()
-    return isinstance(answer, dict) and answer.get("name") == "Simple ASR"
+    return isinstance(document, dict) and document.get("name") == "Simple ASR"
 
 
 def check_certificate(settings: Settings) -> Iterator[Finding]:

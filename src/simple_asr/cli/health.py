@@ -9,6 +9,7 @@ import httpx2
 import typer
 
 from simple_asr.errors import Unavailable
+from simple_asr.server.listener import reachable, url_of
 from simple_asr.server.tls import TlsFiles
 from simple_asr.settings import Settings, load_settings
 
@@ -19,10 +20,6 @@ def _a_number(seconds: float) -> float:
     if math.isnan(seconds):  # Which no range keeps out.
         raise typer.BadParameter("nan is no number of seconds.")
     return seconds
-
-
-# What listens on every address of this machine is asked at its own.
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared with)
 
 
 @app.command()
@@ -42,7 +39,7 @@ def health(
     """
     settings = load_settings()
     try:
-        with _client(settings, timeout) as client:
+        with client_of(settings, timeout) as client:
             answer = client.get("/health/ready" if ready else "/health")
     except httpx2.HTTPError as error:
         raise Unavailable(f"The server gives no answer: {error or type(error).__name__}.") from None
@@ -51,13 +48,12 @@ def health(
         raise typer.Exit(1)
 
 
-def _client(settings: Settings, timeout: float) -> httpx2.Client:
-    """Raises ConfigurationError."""
-    scheme = "https" if TlsFiles.from_settings(settings) else "http"
-    host = EVERY_ADDRESS.get(settings.host, settings.host)
+def client_of(settings: Settings, timeout: float) -> httpx2.Client:
+    """Asks the server of these settings on this machine. Raises ConfigurationError."""
+    is_https = TlsFiles.from_settings(settings) is not None
     socket_file = None if settings.unix_socket is None else str(settings.unix_socket)
     return httpx2.Client(
-        base_url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}",
+        base_url=url_of(reachable(settings.host), settings.port, is_https=is_https),
         # The certificate is for the name that others call; who answers on this machine is known.
         transport=httpx2.HTTPTransport(verify=False, uds=socket_file),
         timeout=timeout,

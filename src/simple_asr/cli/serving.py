@@ -17,6 +17,7 @@ from simple_asr.cli.progress import download_log
 from simple_asr.errors import ModelUnavailable
 from simple_asr.server import run
 from simple_asr.server.app import create_app
+from simple_asr.server.listener import reachable, url_of
 from simple_asr.server.supervisor import EXIT_AGAIN, Supervised, end_now
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
@@ -97,15 +98,8 @@ def _show_new_key(key: str, settings: Settings) -> None:
 
 
 def _curl(key: str, settings: Settings) -> str:
-    scheme = "https" if settings.tls_certificate else "http"
-    to = f"{scheme}://{_reachable(settings.host)}:{settings.port}"
+    is_https = settings.tls_certificate is not None
+    to = url_of(reachable(settings.host), settings.port, is_https=is_https)
     if settings.unix_socket is not None:
         to = f"--unix-socket {settings.unix_socket} http://localhost"
     return f'curl -H "X-API-Key: {key}" -F audio_file=@clip.wav {to}/transcribe'
-
-
-def _reachable(host: str) -> str:
-    """What to write in an address for the host that is listened on."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared with, not listened on)
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from simple_asr.errors import AsrError
 from simple_asr.server.dependencies import Services
 from simple_asr.server.key_reload import reload_keys
-from simple_asr.server.listener import listening
+from simple_asr.server.listener import listening, url_of
 from simple_asr.server.log import set_log_level
 from simple_asr.server.middleware import HeadLimits
 from simple_asr.server.protocol import bounded_protocol
@@ -184,5 +184,4 @@ def _address(listener: socket.socket, settings: Settings) -> str:
     if settings.unix_socket is not None:
         return f"unix:{settings.unix_socket}"
     host, port, *_ = listener.getsockname()
-    scheme = "https" if settings.tls_certificate else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return url_of(host, port, is_https=settings.tls_certificate is not None)

@@ -241,6 +241,13 @@ def wait_until(is_so: Callable[[], bool], what: str) -> float:
     return time.monotonic() - began
 
 
+def cpu_seconds(process_id: int) -> float:
+    """What a process has used of processors, of its own."""
+    # The name, which may hold anything, ends with the last parenthesis; proc(5), fields 14 and 15.
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def command(process: Path) -> str:
     try:
         return (process / "cmdline").read_text()

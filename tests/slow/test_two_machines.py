@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import threading
 import time
@@ -15,17 +16,20 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from simple_asr.service.charges import SETTLE_SECONDS
 from tests.slow.machines import (
     HEAD,
     PATIENCE,
     WORKER,
     TwoMachines,
+    cpu_seconds,
     missing,
     two_machines,
     wait_until,
@@ -130,6 +134,23 @@ def test_either_machine_serves_the_api(both: TwoMachines, clip: Clip) -> None:
     assert texts.pop().strip()
 
 
+def test_chunks_of_one_recording_are_recognised_on_both_machines(
+    both: TwoMachines, clip: Clip, tmp_path: Path
+) -> None:
+    long = Clip(repeated(clip.path, 240, tmp_path / "long.wav"), clip.language, "")
+    in_chunks = {"chunking_strategy": "auto", "temperature": "0"}
+    # What may be made up is judged by one replica.
+    alone = both.transcribe(long, timeout=PATIENCE, on_hallucination="flag", **in_chunks)
+    before = {process: cpu_seconds(process) for (process,) in both.replicas().values()}
+
+    divided = both.transcribe(long, timeout=PATIENCE, **in_chunks)
+
+    used = {process: cpu_seconds(process) - seconds for process, seconds in before.items()}
+    print(f"processor seconds of each replica: {used}")
+    assert divided.json()["text"] == alone.json()["text"]
+    assert min(used.values()) > max(used.values()) / 3
+
+
 def test_hostile_media_are_refused_and_both_replicas_live(
     both: TwoMachines, clip: Clip, shared: Path
 ) -> None:
@@ -216,6 +237,28 @@ def test_a_new_version_is_rolled_out_without_a_lost_request(both: TwoMachines, c
 
     print(f"rolled out in {seconds:.0f} s: {load.statuses}")
     assert set(load.statuses) == {200}
+
+
+def test_a_keys_limit_holds_for_both_machines_together(both: TwoMachines, clip: Clip) -> None:
+    limited = replace(both, key=secrets.token_hex(32))
+    with (both.folder / "keys.txt").open("a") as keys:
+        keys.write(f"{limited.key}  # limited\n")
+    limits = both.folder / "limits.ini"
+    limits.write_text("[limited]\nrequests_per_day = 3\n")
+    before = both.replicas()
+    both.deploy({"LIMITS_FILE": str(limits)})
+    wait_until(
+        lambda: both.is_running() and not have_in_common(before, both.replicas()),
+        "the ingresses have the limit",
+    )
+
+    first = [limited.transcribe(clip).status_code for _ in range(3)]
+    # An ingress tells no one when it has heard of the others' requests.
+    time.sleep(3 * SETTLE_SECONDS)
+    then = [limited.transcribe(clip, machine).status_code for machine in (HEAD, WORKER) * 4]
+
+    assert first == [200] * 3
+    assert then == [429] * 8
 
 
 def have_in_common(before: dict[str, list[int]], after: dict[str, list[int]]) -> bool:

@@ -321,7 +321,7 @@ def test_each_replica_is_given_its_chunks_and_the_language_that_the_first_found(
     assert transcript.text == " one two"
     assert first_named == {"num_parts": 2}
     assert first[1].language is None
-    assert second_named == {"chunks": CHUNKS[4:]}
+    assert second_named == {"num_parts": 2, "chunks": CHUNKS[4:]}
     assert second[1].language == "en"
 
 

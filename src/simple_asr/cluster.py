@@ -33,7 +33,15 @@ from simple_asr.audio.speech import Span
 from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.models import shown_name
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.parts import Division, PartMerge, divided, is_divisible, seconds_of
+from simple_asr.engine.parts import (
+    Division,
+    FindChunks,
+    Part,
+    PartMerge,
+    divided,
+    is_divisible,
+    seconds_of,
+)
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     AsrError,
@@ -288,24 +296,26 @@ class Speech:
     ) -> AsyncGenerator[Event | Division | AsrError, None]:
         """As `Transcriber.events`, with the error that it would raise as the last event.
 
-        With `chunks` those are recognised. With `num_parts` the chunks are divided among so many at
-        most; the first part is recognised, and the division told before anything else.
+        `num_parts` replicas at most recognise the recording. Where they are several, one is given
+        no `chunks`: it finds and divides them, tells the division before anything else, and does
+        the first part; the others are given theirs.
         """
         parts: Sequence[Sequence[Span]] = ()
-        is_division_told = num_parts == 1
+        is_division_told = num_parts == 1 or chunks is not None
 
-        def choose(find: Callable[[], Sequence[Span]]) -> Sequence[Span]:
+        def choose(find: FindChunks) -> Sequence[Span]:
             nonlocal parts
             parts = divided(find(), num_parts) if chunks is None else [chunks]
             return parts[0]
 
+        part = Part(choose, share=1 / num_parts)
         request = object()
         self._backlog.begin(request)
         try:
             async with (
                 self._file(media) as file,
                 aclosing(
-                    self._transcriber.events(file, options, checkpoint, priority, choose)
+                    self._transcriber.events(file, options, checkpoint, priority, part)
                 ) as events,
             ):
                 async for event in events:
@@ -503,8 +513,9 @@ class RemoteTranscriber:
                     alike = options.model_copy(
                         update={"language": event.language or options.language}
                     )
+                    num_parts = len(event.parts)
                     for chunks in event.parts[1:]:
-                        streams.ask(sent, alike, None, priority, chunks=chunks)
+                        streams.ask(sent, alike, None, priority, num_parts=num_parts, chunks=chunks)
                     merge = PartMerge(event) if len(event.parts) > 1 else None
                 else:
                     for told in [event] if merge is None else merge.receive(part, event):

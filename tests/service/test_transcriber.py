@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simple_asr.audio.decode import DecodeLimits, DecodeRequest, DecoderPool
-from simple_asr.audio.speech import SpeechRules
+from simple_asr.audio.speech import Span, SpeechRules
 from simple_asr.engine.backends.ctranslate2 import load_replicas
 from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.options import TranscribeOptions
+from simple_asr.engine.parts import Part
 from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded
@@ -30,6 +32,7 @@ from simple_asr.errors import (
     UnreadableMedia,
 )
 from simple_asr.service import transcriber as transcribing
+from simple_asr.service.backlog import Backlog, Place
 from simple_asr.service.decoding import HEAD_SECONDS, DecodedAudio
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber, speech_rules
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
@@ -58,6 +61,7 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
         load: Callable[[], LoadedModel] = lambda: LoadedModel([backend]),
         max_requests: int = 8,
         min_call_timeout: float = 0,
+        backlog: Backlog | None = None,
     ) -> LocalTranscriber:
         transcriber = LocalTranscriber(
             DecoderPool(1, DecodeLimits(), spool),
@@ -68,6 +72,7 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
             max_requests=max_requests,
             num_decoders=1,
             min_call_timeout=min_call_timeout,
+            backlog=backlog,
         )
         made.append(transcriber)
         return transcriber
@@ -113,6 +118,39 @@ def test_a_callers_rules_say_what_speech_is(transcriber: LocalTranscriber, media
 
     assert transcript.text == " Hello."
     assert transcript.parameters["vad_threshold"].value == 0
+
+
+def test_a_part_is_the_chunks_it_chooses_and_counts_with_its_share(
+    build: Build, media: Path
+) -> None:
+    backlog = Watched()
+    transcriber = build(backlog=backlog)
+    transcriber.start()
+    transcriber.wait_until_loaded()
+    options = TranscribeOptions(language="en", chunking_strategy="auto")
+    second = Part(lambda _: [Span(1.0, 2.0)], share=0.5)
+
+    async def collect() -> list[Event]:
+        return [event async for event in transcriber.events(media, options, part=second)]
+
+    events = asyncio.run(collect())
+
+    assert [event.segment.start for event in events if isinstance(event, SegmentDone)] == [1.0]
+    assert backlog.places == [1.0]
+
+
+class Watched(Backlog):
+    """Remembers the seconds of each place."""
+
+    def __init__(self) -> None:
+        super().__init__(math.inf)
+        self.places: list[float] = []
+
+    @contextmanager
+    def place(self, seconds: float) -> Iterator[Place]:
+        self.places.append(seconds)
+        with super().place(seconds) as place:
+            yield place
 
 
 def test_the_rules_of_voice_activity_are_those_of_who_gives_none() -> None:

@@ -16,13 +16,27 @@ from simple_asr.transcript.model import Processing, Segment, Transcript
 # A machine that helps decodes the whole file first: for less speech than this it is not asked to.
 LEAST_SECONDS = 60.0
 
-ChooseChunks = Callable[[Callable[[], Sequence[Span]]], Sequence[Span]]
-"""Which chunks of speech are recognised here, given what finds all of them."""
+FindChunks = Callable[[], Sequence[Span]]
+"""Finds all of a recording's."""
 
 
-def all_chunks(find: Callable[[], Sequence[Span]]) -> Sequence[Span]:
+def all_chunks(find: FindChunks) -> Sequence[Span]:
     """Those of a recording that one machine recognises by itself."""
     return find()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one machine recognises of a recording: the chunks it chooses, given what finds them.
+
+    `share` is how much that is, 0 to 1, as far as it is known before.
+    """
+
+    choose: Callable[[FindChunks], Sequence[Span]] = all_chunks
+    share: float = 1.0
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True, slots=True)

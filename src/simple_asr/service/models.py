@@ -20,7 +20,7 @@ from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.engine import Queue, engine_lost
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.parts import ChooseChunks, all_chunks
+from simple_asr.engine.parts import WHOLE, Part
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     ModelFailed,
@@ -233,14 +233,12 @@ class ModelPool:
         options: TranscribeOptions,
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
-        choose: ChooseChunks = all_chunks,
+        part: Part = WHOLE,
     ) -> AsyncGenerator[Event, None]:
         with self._admission():
             async with (
                 self._model(options.model) as transcriber,
-                aclosing(
-                    transcriber.events(media, options, checkpoint, priority, choose)
-                ) as events,
+                aclosing(transcriber.events(media, options, checkpoint, priority, part)) as events,
             ):
                 async for event in events:
                     yield event

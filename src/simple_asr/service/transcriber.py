@@ -33,7 +33,7 @@ from simple_asr.engine.engine import (
 )
 from simple_asr.engine.hallucination import HallucinationReview
 from simple_asr.engine.options import TranscribeOptions
-from simple_asr.engine.parts import ChooseChunks, all_chunks
+from simple_asr.engine.parts import WHOLE, Part
 from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
 from simple_asr.engine.watch import CallWatch
@@ -215,7 +215,7 @@ class LocalTranscriber:
         options: TranscribeOptions,
         checkpoint: Checkpoint | None = None,
         priority: Priority = Priority.INTERACTIVE,
-        choose: ChooseChunks = all_chunks,
+        part: Part = WHOLE,
     ) -> AsyncGenerator[Event, None]:
         engine, model = self._ready()
         stopwatch = Stopwatch()
@@ -235,7 +235,7 @@ class LocalTranscriber:
         ):
             head = await decoding.head()
             known = await decoding.whole() if head is None else head
-            with self._backlog.place(_seconds(known)) as place:
+            with self._backlog.place(_seconds(known) * part.share) as place:
                 if head is not None:
                     early = self._recognise_head(
                         head, decoding, options, engine=engine, model=model, stopwatch=stopwatch
@@ -247,7 +247,7 @@ class LocalTranscriber:
                             else:
                                 yield told
                 recording = await decoding.whole()
-                place.seconds = _seconds(recording)
+                place.seconds = _seconds(recording) * part.share
                 prepared = await asyncio.get_running_loop().run_in_executor(
                     self._threads,
                     lambda: self._prepare(
@@ -257,7 +257,7 @@ class LocalTranscriber:
                         stopwatch,
                         checkpoint=checkpoint,
                         priority=priority,
-                        choose=choose,
+                        part=part,
                     ),
                 )
                 requests = [request for request, _ in prepared]
@@ -366,7 +366,7 @@ class LocalTranscriber:
         *,
         checkpoint: Checkpoint | None,
         priority: Priority,
-        choose: ChooseChunks,
+        part: Part,
     ) -> list[tuple[Request, HallucinationReview | None]]:
         """A request for each channel, and who reviews what it tells.
 
@@ -384,7 +384,7 @@ class LocalTranscriber:
                     stopwatch=stopwatch,
                     checkpoint=checkpoint,
                     priority=priority,
-                    choose=choose,
+                    part=part,
                 ),
                 self._review(samples, options),
             )
@@ -408,7 +408,7 @@ class LocalTranscriber:
         stopwatch: Stopwatch,
         checkpoint: Checkpoint | None,
         priority: Priority = Priority.INTERACTIVE,
-        choose: ChooseChunks = all_chunks,
+        part: Part = WHOLE,
     ) -> Request:
         """What takes time before the model is needed: loudness, speech, prompts."""
         log_mel = _WatchedLogMel(samples, model.info.n_mels, stopwatch.heard)
@@ -419,7 +419,7 @@ class LocalTranscriber:
             model.info,
             model.tokenizer,
             shortcuts=self._shortcuts(options),
-            chunks=self._find_chunks(samples, options, choose),
+            chunks=self._find_chunks(samples, options, part),
             find_voice=self._voice_finder(samples) if options.skips_non_speech else None,
             warnings=(*warnings, *options.without_effect()),
             checkpoint=checkpoint,
@@ -427,13 +427,13 @@ class LocalTranscriber:
         )
 
     def _find_chunks(
-        self, samples: Samples, options: TranscribeOptions, choose: ChooseChunks
+        self, samples: Samples, options: TranscribeOptions, part: Part
     ) -> Sequence[Span] | None:
         if options.chunking_strategy is None:
             return None
         speech = self._speech
         assert speech is not None, "It is loaded before the first request is taken"
-        return choose(lambda: chunks(speech.spans(samples, speech_rules(options))))
+        return part.choose(lambda: chunks(speech.spans(samples, speech_rules(options))))
 
     def _voice_finder(self, samples: Samples) -> FindVoiceBetween:
         speech = self._speech

@@ -151,7 +151,8 @@ def test_what_is_said_in_an_odd_or_damaged_file_is_understood(
         answer = transcribe(client, (HOSTILE / "files" / name).read_bytes(), language="en")
 
     text = answer.json()["text"]
-    assert row.get("text_has", "") in text.lower()
+    # The list has null where nobody knows what is said.
+    assert (row.get("text_has") or "") in text.lower()
     assert text.strip() == row.get("text_is", text.strip())
 
 

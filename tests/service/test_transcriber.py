@@ -24,8 +24,10 @@ from simple_asr.engine.seek_loop import Shortcuts
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import Decode, Decoded
 from simple_asr.errors import (
+    AsrError,
     EngineLost,
     InvalidParameter,
+    MediaLimitExceeded,
     ModelNotReady,
     ModelUnavailable,
     Overloaded,
@@ -399,6 +401,8 @@ class LongDecoder(HeldDecoder):
         super().__init__()
         self.head = HeldRecording(HEAD_SECONDS)
         self.recording = HeldRecording(seconds)
+        self.failure: AsrError | None = None
+        self.has_ended = threading.Event()
 
     def decode(
         self,
@@ -409,7 +413,11 @@ class LongDecoder(HeldDecoder):
     ) -> HeldRecording:
         if on_head is not None:
             on_head(self.head)
-        return super().decode(media, on_progress, request, on_head)
+        recording = super().decode(media, on_progress, request, on_head)
+        if self.failure is not None:
+            threading.Timer(0.05, self.has_ended.set).start()
+            raise self.failure
+        return recording
 
 
 EARLY = TranscribeOptions(early_start=True)
@@ -462,6 +470,25 @@ def test_an_early_start_tells_segments_before_the_rest_is_decoded(
     assert transcript.language_probability == exact.language_probability == 0.9
     assert long_decoder.head.is_closed.is_set()
     assert long_decoder.recording.is_closed.is_set()
+
+
+def test_a_recording_that_cannot_be_decoded_to_its_end_is_given_up_in_its_beginning(
+    long_transcriber: LocalTranscriber, long_decoder: LongDecoder, media: Path
+) -> None:
+    told: list[Event] = []
+
+    async def listen() -> None:
+        async for event in long_transcriber.events(media, EARLY):
+            told.append(event)
+            long_decoder.failure = MediaLimitExceeded("Too long.")
+            long_decoder.gate.set()
+            await asyncio.to_thread(long_decoder.has_ended.wait, WAIT)
+
+    with pytest.raises(MediaLimitExceeded):
+        asyncio.run(listen())
+
+    assert 0 < len(told) < 5, "of sixteen windows"
+    assert long_decoder.head.is_closed.wait(WAIT)
 
 
 def test_who_leaves_after_an_early_start_leaves_nothing_open(

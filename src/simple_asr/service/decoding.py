@@ -112,6 +112,11 @@ class Decoding:
         """
         return await asyncio.wrap_future(self._head)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether `whole` will raise."""
+        return self._whole.done() and self._whole.exception() is not None
+
     async def whole(self) -> DecodedAudio:
         """All of it. Raises as the decoder does."""
         return await asyncio.wrap_future(self._whole)

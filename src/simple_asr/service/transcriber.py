@@ -311,7 +311,7 @@ class LocalTranscriber:
                     yield event
                 elif isinstance(event, Progress):
                     progress = event
-                if progress.seconds_done > last_start:
+                if progress.seconds_done > last_start or decoding.has_failed:
                     break
         # In whole frames, as the request counts them.
         frames = (await decoding.whole()).num_samples // HOP_LENGTH

@@ -116,9 +116,10 @@ class Jobs:
     ) -> Job:
         """Takes over a file, or an address; the job is on disk when this returns.
 
-        Raises IdempotencyMismatch, Overloaded, StorageFull, Unavailable; and where it names a
-        webhook, InvalidParameter and AddressRefused.
+        Raises ModelNotFound, IdempotencyMismatch, Overloaded, StorageFull, Unavailable; and where
+        it names a webhook, InvalidParameter and AddressRefused.
         """
+        await self._check_model(parameters)
         document = document_of(parameters)
         asked = "\0".join(filter(None, (document, parameters.webhook_url, answer_shape)))
         webhook_url = self._webhooks.url_for(parameters.webhook_url)
@@ -149,6 +150,11 @@ class Jobs:
         self._arrival.set()
         return job
 
+    async def _check_model(self, parameters: TranscribeParameters) -> None:
+        """Raises ModelNotFound, which nobody should learn when the job's turn has come."""
+        if parameters.options.model is not None:
+            await asyncio.to_thread(self._transcriber.find, parameters.options.model)
+
     async def submit_batch(
         self,
         archive: Path | None,
@@ -161,6 +167,7 @@ class Jobs:
 
         Raises as `submit`, and InvalidArchive, PayloadTooLarge.
         """
+        await self._check_model(parameters)
         webhook_url = self._webhooks.url_for(parameters.webhook_url)
         document = document_of(parameters)
 

@@ -87,6 +87,37 @@ async def test_a_job_nobody_works_on_yet_has_no_result(client: httpx.AsyncClient
     assert (partial.status_code, partial.text) == (200, "\n")
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("partial=yes", 200),
+        ("partial=ON", 200),
+        ("partial=true&partial=1", 200),
+        ("partial=off", 409),
+        ("partial=", 422),
+        ("partial=NaN", 422),
+        ("partial=true&partial=false", 422),
+    ],
+)
+async def test_whether_a_part_will_do_is_read_as_any_truth(
+    client: httpx.AsyncClient, query: str, status: int
+) -> None:
+    address = (await client.post("/jobs", **FORM)).headers["Location"]
+
+    answer = await client.get(f"{address}/result?{query}")
+
+    assert answer.status_code == status
+
+
+async def test_a_job_of_a_model_there_is_not_is_refused_at_once(client: httpx.AsyncClient) -> None:
+    job = await client.post("/jobs?model=nope", **FORM)
+    batch = await client.post("/jobs/batch?model=nope&audio_urls=http://example.com/a", **FORM)
+
+    assert (job.status_code, job.json()["code"]) == (404, "model_not_found")
+    assert batch.status_code in (404, 422)
+    assert (await client.get("/jobs")).json()["jobs"] == []
+
+
 @pytest.mark.usefixtures("working")
 async def test_what_is_recognised_can_be_read_before_the_end(
     client: httpx.AsyncClient, transcriber: FakeTranscriber

@@ -6,12 +6,13 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import TypeAdapter
 from starlette.responses import JSONResponse, Response
 
 from simple_asr.errors import InvalidParameter, JobNotDone
@@ -42,6 +43,7 @@ from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.jobs import Job, job_fields, parameters_of
 from simple_asr.service.keys import Caller
+from simple_asr.service.labels import label
 from simple_asr.service.parameters import (
     TranscribeParameters,
     query_pairs,
@@ -60,6 +62,7 @@ MAX_PAGE = 100
 LOOK_SECONDS = 0.5
 ALSO = ("audio_url", "webhook_url")
 WRITING = frozenset({"format", *WritingOptions.model_fields})
+_BOOLEAN = TypeAdapter(bool)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -266,7 +269,20 @@ def _writing_parameters(query: bytes, job: Job) -> tuple[bool, TranscribeParamet
     parameters = read_parameters(b"", given, [json.dumps(kept)], fields_place="the query")
     if is_as_sent:
         parameters = _answering(job, parameters)
-    return dict(pairs).get("partial", "").lower() in ("true", "1"), parameters
+    return _is_partial([value for name, value in pairs if name == "partial"]), parameters
+
+
+def _is_partial(values: Sequence[str]) -> bool:
+    if not values:
+        return False
+    try:
+        (is_partial,) = {_BOOLEAN.validate_python(value) for value in values}
+    except ValueError:
+        raise InvalidParameter(
+            f"partial is {', '.join(map(label, values))}; give it once, as true or false.",
+            field="partial",
+        ) from None
+    return is_partial
 
 
 def _answering(job: Job, parameters: TranscribeParameters) -> TranscribeParameters:

@@ -316,6 +316,15 @@ def test_a_refusal_carries_the_problem(client: Client) -> None:
     assert refused.value.problem["code"] == "invalid_parameter"
 
 
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [("http://300.1.1.1", KEY), ("http://a\x01b", KEY), ("http://localhost", "ключ")],
+)
+def test_what_is_no_address_or_no_key_is_told_as_such(address: str, key: str) -> None:
+    with pytest.raises(Unreachable, match=r"no address of a server|no key has"):
+        Client(address, key)
+
+
 def test_a_wrong_key_is_refused(address: str) -> None:
     with closing(Client(address, "wrong")) as client, pytest.raises(Refused) as refused:
         client.transcribe(MEDIA)

@@ -350,9 +350,20 @@ _SEGMENT = TypeAdapter(Segment)
 def _connection(address: str, key: str | None) -> dict[str, Any]:
     if _socket_file(address):
         address = "http://localhost"
+    try:
+        base_url = httpx2.URL(address.rstrip("/") + "/")
+        # A key of other characters is none of a server's.
+        headers = {} if key is None else {"X-API-Key": key.encode("latin-1")}
+    except httpx2.InvalidURL as error:
+        raise Unreachable(
+            f"{address!r} is no address of a server: {error}. Give one such as "
+            "http://localhost:9854."
+        ) from None
+    except UnicodeError:
+        raise Unreachable("The key has characters that no key has. Check it.") from None
     return {
-        "base_url": address.rstrip("/") + "/",
-        "headers": {} if key is None else {"X-API-Key": key},
+        "base_url": base_url,
+        "headers": headers,
         "timeout": httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     }
 

@@ -31,6 +31,8 @@ def configure_logging(level: LogLevel, form: LogFormat = "text") -> None:
                 "python_multipart": {"level": "ERROR"},
                 # It repeats addresses to which others redirect, with their signatures.
                 "httpcore2": {"level": "WARNING"},
+                # It tells of each of its own plug-ins.
+                "alembic.runtime.plugins": {"level": "WARNING"},
             },
         }
     )

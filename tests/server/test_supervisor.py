@@ -207,8 +207,8 @@ def test_a_server_whose_loop_stands_still_is_killed(start: Start) -> None:
 
 def test_a_server_is_not_killed_while_it_beats(start: Start) -> None:
     parent = start(
-        "for _ in range(20): server.beat(is_ready=True); time.sleep(0.05)\nsys.exit(78)",
-        setup="supervisor.SILENCE_SECONDS = 0.5",
+        "for _ in range(60): server.beat(is_ready=True); time.sleep(0.05)\nsys.exit(78)",
+        setup="supervisor.SILENCE_SECONDS = 2",
     )
 
     assert parent.end()[0] == 78

@@ -481,7 +481,7 @@ async def test_a_worker_that_lost_its_job_does_not_disturb_the_one_that_has_it(
             yield
 
     transcriber = Overtaken()
-    limits = JobLimits(num_workers=2, lease_seconds=0.2)
+    limits = JobLimits(num_workers=2, lease_seconds=1)
     jobs = Jobs(
         transcriber,
         tmp_path,

@@ -9,11 +9,11 @@ set -eu
 
 package_set=${1:-}
 case $package_set in
-    run) download='about 240 MB' ;;
-    otel) download='about 240 MB' ;;
-    s3) download='about 260 MB' ;;
-    cluster) download='about 360 MB' ;;
-    test) download='about 400 MB' ;;
+    run) download='about 290 MB' ;;
+    otel) download='about 290 MB' ;;
+    s3) download='about 310 MB' ;;
+    cluster) download='about 410 MB' ;;
+    test) download='about 450 MB' ;;
     *) echo "Usage: scripts/setup.sh run|otel|s3|cluster|test" >&2 && exit 2 ;;
 esac
 

@@ -248,35 +248,19 @@ class LocalTranscriber:
                                 yield told
                 recording = await decoding.whole()
                 place.seconds = _seconds(recording) * part.share
-                prepared = await asyncio.get_running_loop().run_in_executor(
-                    self._threads,
-                    lambda: self._prepare(
-                        recording,
-                        options,
-                        model,
-                        stopwatch,
-                        checkpoint=checkpoint,
-                        priority=priority,
-                        part=part,
-                    ),
+                rest = self._recognise_whole(
+                    recording,
+                    options,
+                    engine=engine,
+                    model=model,
+                    stopwatch=stopwatch,
+                    checkpoint=checkpoint,
+                    priority=priority,
+                    part=part,
                 )
-                requests = [request for request, _ in prepared]
-                merge = (
-                    ChannelMerge(len(requests), options) if options.channels == "split" else None
-                )
-                stopwatch.submitted()
-                answers = self._answers(engine, requests)
-                async with aclosing(answers):
-                    async for channel, event in answers:
-                        _, review = prepared[channel]
-                        kept = [event] if review is None else review.receive(event)
-                        if merge is not None:
-                            kept = [told for one in kept for told in merge.receive(channel, one)]
-                        for final in kept:
-                            if isinstance(final, Done):
-                                yield self._measured(final, options, model, stopwatch)
-                                return
-                            yield final
+                async with aclosing(rest):
+                    async for event in rest:
+                        yield event
 
     async def _recognise_head(
         self,
@@ -317,6 +301,47 @@ class LocalTranscriber:
         frames = (await decoding.whole()).num_samples // HOP_LENGTH
         total = frames / FRAMES_PER_SECOND
         yield Checkpoint(tuple(segments), replace(progress, seconds_total=total))
+
+    async def _recognise_whole(
+        self,
+        recording: DecodedAudio,
+        options: TranscribeOptions,
+        *,
+        engine: Engine,
+        model: Backend,
+        stopwatch: Stopwatch,
+        checkpoint: Checkpoint | None,
+        priority: Priority,
+        part: Part,
+    ) -> AsyncGenerator[Event, None]:
+        """Everything, or what comes after a checkpoint: channels put together, doubts reviewed."""
+        prepared = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: self._prepare(
+                recording,
+                options,
+                model,
+                stopwatch,
+                checkpoint=checkpoint,
+                priority=priority,
+                part=part,
+            ),
+        )
+        requests = [request for request, _ in prepared]
+        merge = ChannelMerge(len(requests), options) if options.channels == "split" else None
+        stopwatch.submitted()
+        answers = self._answers(engine, requests)
+        async with aclosing(answers):
+            async for channel, event in answers:
+                _, review = prepared[channel]
+                kept = [event] if review is None else review.receive(event)
+                if merge is not None:
+                    kept = [told for one in kept for told in merge.receive(channel, one)]
+                for told in kept:
+                    if isinstance(told, Done):
+                        yield self._measured(told, options, model, stopwatch)
+                        return
+                    yield told
 
     async def _answers(
         self, engine: Engine, requests: Sequence[Request]

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -140,6 +140,19 @@ async def test_a_job_is_done_while_nobody_waits(jobs: Jobs, transcriber: FakeTra
         (b"RIFF", "ru")
     ]
     assert media_of(jobs) == []
+
+
+async def test_a_job_is_taken_in_while_nobody_can_tell_whether_there_is_its_model(
+    jobs: Jobs, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(_: str) -> NoReturn:
+        raise Unavailable("No replica answers.")
+
+    monkeypatch.setattr(transcriber, "find", find)
+
+    job = await jobs.submit(upload(jobs), parameters(b"model=fake"), "alice")
+
+    assert await state_of(jobs, job) == "queued"
 
 
 async def test_the_audio_of_a_job_is_charged_to_its_owner(

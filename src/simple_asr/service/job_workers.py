@@ -151,9 +151,13 @@ class Jobs:
         return job
 
     async def _check_model(self, parameters: TranscribeParameters) -> None:
-        """Raises ModelNotFound, which nobody should learn when the job's turn has come."""
+        """Raises ModelNotFound, which nobody should learn when the job's turn has come.
+
+        A job is taken in also while nobody can tell.
+        """
         if parameters.options.model is not None:
-            await asyncio.to_thread(self._transcriber.find, parameters.options.model)
+            with suppress(Unavailable):
+                await asyncio.to_thread(self._transcriber.find, parameters.options.model)
 
     async def submit_batch(
         self,

@@ -35,7 +35,7 @@ from simple_asr.errors import (
 )
 from simple_asr.service import transcriber as transcribing
 from simple_asr.service.backlog import Backlog, Place
-from simple_asr.service.decoding import HEAD_SECONDS, DecodedAudio
+from simple_asr.service.decoding import HEAD_SECONDS, DecodedAudio, Decoder
 from simple_asr.service.transcriber import LoadedModel, LocalTranscriber, speech_rules
 from simple_asr.transcript.events import Done, Event, Progress, SegmentDone
 from simple_asr.transcript.model import Segment, Transcript
@@ -64,9 +64,10 @@ def build(tmp_path: Path, backend: FakeBackend) -> Iterator[Build]:
         max_requests: int = 8,
         min_call_timeout: float = 0,
         backlog: Backlog | None = None,
+        decoder: Decoder | None = None,
     ) -> LocalTranscriber:
         transcriber = LocalTranscriber(
-            DecoderPool(1, DecodeLimits(), spool),
+            decoder or DecoderPool(1, DecodeLimits(), spool),
             load,
             model_name="turbo",
             shortcuts=Shortcuts(speedup=1.25),
@@ -429,21 +430,12 @@ def long_decoder() -> LongDecoder:
 
 
 @pytest.fixture
-def long_transcriber(backend: FakeBackend, long_decoder: LongDecoder) -> Iterator[LocalTranscriber]:
-    transcriber = LocalTranscriber(
-        long_decoder,
-        lambda: LoadedModel([backend]),
-        model_name="turbo",
-        shortcuts=Shortcuts(speedup=1.25),
-        max_batch_size=4,
-        max_requests=8,
-        num_decoders=1,
-    )
+def long_transcriber(build: Build, long_decoder: LongDecoder) -> Iterator[LocalTranscriber]:
+    transcriber = build(decoder=long_decoder)
     transcriber.start()
     transcriber.wait_until_loaded()
     yield transcriber
     long_decoder.gate.set()
-    transcriber.close()
 
 
 def test_an_early_start_tells_segments_before_the_rest_is_decoded(

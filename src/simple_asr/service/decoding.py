@@ -55,16 +55,7 @@ class Borrowed:
     """A decoder that several transcribers share: none of them closes it."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def decode(
-        self,
-        media: Path,
-        on_progress: Callable[[float], None],
-        request: DecodeRequest,
-        on_head: Callable[[DecodedAudio], None] | None,
-    ) -> DecodedAudio:
-        return self._decoder.decode(media, on_progress, request, on_head)
+        self.decode = decoder.decode
 
     def close(self) -> None:
         """Nothing: whoever lent it closes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -23,6 +24,7 @@ from simple_asr.errors import (
     UnreadableMedia,
 )
 from simple_asr.service.addresses import AddressRules, read_networks
+from simple_asr.service.database import DATABASE_FILE
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.fake import PROCESSING, TRANSCRIPT, FakeTranscriber
 from simple_asr.service.job_files import ABANDONED_AFTER_SECONDS, FolderFiles
@@ -175,6 +177,30 @@ async def test_audio_of_a_job_that_goes_on_is_charged_once(
         job = await submit(first)
         await until_said(first, job)
     transcriber.is_stuck_late = False
+
+    again = make_jobs()
+    async with again.working():
+        await until(again, job, "done")
+
+    assert sum(used.audio_seconds for _, used in charged) == 2.5
+
+
+async def test_audio_of_a_job_that_is_begun_anew_after_a_stop_is_charged_once(
+    tmp_path: Path,
+    make_jobs: Callable[..., Jobs],
+    transcriber: FakeTranscriber,
+    charged: list[tuple[str, Used]],
+) -> None:
+    first = make_jobs()
+    transcriber.is_stuck_late = True
+    async with first.working():
+        job = await submit(first)
+        await until_said(first, job)
+    transcriber.is_stuck_late = False
+
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as connection:
+        connection.execute("UPDATE jobs SET resume_at = 0, num_segments = 0")
+        connection.execute("DELETE FROM segments")
 
     again = make_jobs()
     async with again.working():

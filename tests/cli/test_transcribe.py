@@ -11,6 +11,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -437,7 +438,32 @@ def test_what_cannot_be_meant_together_is_refused(
     assert result.stderr.startswith(fault)
 
 
-def test_an_interrupt_ends_it_while_the_model_is_on_its_way(clip: str) -> None:
+ENDINGS = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+
+
+@contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a process of its own, with an empty folder in the place of /tmp."""
+    Path("tmp").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "simple_asr", "transcribe", *arguments],
+        env={**os.environ, **environment, "TMPDIR": str(Path("tmp").absolute())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        yield command
+
+
+def temporary() -> list[str]:
+    return [path.name.rpartition("-")[0] for path in Path("tmp").iterdir()]
+
+
+@ENDINGS
+def test_it_can_be_ended_while_the_model_is_on_its_way(
+    clip: str, number: signal.Signals, status: int
+) -> None:
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "vocabulary.json": b"[0]"}
     with FakeHub() as hub:
         hub.publish("someone/whisper", {**files, "model.bin": b"weights"})
@@ -447,17 +473,29 @@ def test_an_interrupt_ends_it_while_the_model_is_on_its_way(clip: str) -> None:
             "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_OFFLINE": "false",
         }
-        with subprocess.Popen(
-            [sys.executable, "-m", "simple_asr", "transcribe", clip],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as command:
+        with process(clip, **environment) as command:
             assert hub.is_asked_for_weights.wait(WAIT)
-            command.send_signal(signal.SIGINT)
-            output, errors = command.communicate(timeout=WAIT)
+            there_before = temporary()
+            command.send_signal(number)
+            said = command.communicate(timeout=WAIT)
 
-    assert (command.returncode, output, errors) == (130, b"", b"")
+    assert (command.returncode, said) == (status, (b"", b""))
+    assert (there_before, temporary()) == (["simple-asr"], [])
+
+
+@ENDINGS
+def test_it_can_be_ended_in_the_midst_of_its_work(
+    clip: str, address: str, transcriber: FakeTranscriber, number: signal.Signals, status: int
+) -> None:
+    transcriber.is_stuck_late = True
+    with process(clip, "--server", address, "--key", KEY) as command:
+        assert transcriber.started.wait(WAIT)
+        there_before = temporary()
+        command.send_signal(number)
+        said = command.communicate(timeout=WAIT)
+
+    assert (command.returncode, said) == (status, (b"", b""))
+    assert (there_before, temporary()) == (["simple-asr"], [])
 
 
 # With real weights ------------------------------------------------------------------------------

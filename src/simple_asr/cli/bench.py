@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 import wave
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from simple_asr.assembly import build_model_store
 from simple_asr.cli.console import log_to, notices, results
 from simple_asr.cli.local import load_settings_quietly, loaded_transcriber
 from simple_asr.cli.rocm import tell_rocm
+from simple_asr.cli.temporary import temporary_folder
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.service.transcriber import Transcriber
 from simple_asr.settings import Settings
@@ -85,9 +85,9 @@ def _models_here(settings: Settings) -> list[str]:
 
 def _measure(settings: Settings, name: str, rounds: int) -> Measured:
     """Raises typer.Exit where the model cannot be loaded; the log has said why."""
-    with tempfile.TemporaryDirectory(prefix="simple-asr-") as folder:
-        changes = {"default_model": name, "fallback_model": "", "spool_dir": Path(folder)}
-        return _measure_loaded(settings.model_copy(update=changes), Path(folder), rounds)
+    with temporary_folder() as folder:
+        changes = {"default_model": name, "fallback_model": "", "spool_dir": folder}
+        return _measure_loaded(settings.model_copy(update=changes), folder, rounds)
 
 
 def _measure_loaded(settings: Settings, folder: Path, rounds: int) -> Measured:

@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import stat
-import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ import httpx2
 from simple_asr.assembly import build_model_store
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.cli.health import client_of
+from simple_asr.cli.temporary import temporary_folder
 from simple_asr.engine.backends import num_gpus
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.hub import Hub
@@ -121,10 +121,10 @@ def check_decoder() -> Iterator[Finding]:
     """Has a second of silence decoded in a child process, as every upload is."""
     began = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="simple-asr-") as folder:
-            media = Path(folder) / "silence.wav"
+        with temporary_folder() as folder:
+            media = folder / "silence.wav"
             media.write_bytes(_silent_wav())
-            with closing(DecoderPool(1, DecodeLimits(), Path(folder))) as pool, pool.decode(media):
+            with closing(DecoderPool(1, DecodeLimits(), folder)) as pool, pool.decode(media):
                 pass
             missing = pool.missing_protections
     except (AsrError, OSError) as error:

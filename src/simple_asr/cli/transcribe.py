@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from simple_asr.cli.files import find_media
 from simple_asr.cli.local import load_settings_quietly, loaded_transcriber
 from simple_asr.cli.remote import RemoteTranscriber
 from simple_asr.cli.rocm import tell_rocm
+from simple_asr.cli.temporary import temporary_folder
 from simple_asr.cli.watch import arrivals
 from simple_asr.client import AsyncClient
 from simple_asr.errors import InvalidParameter
@@ -128,7 +128,8 @@ def transcribe(
 ) -> None:
     """Transcribe audio and video files, without a server or with one.
 
-    Exit codes: 0 all done, 1 some failed, 2 wrong command line, 78 wrong settings.
+    Exit codes: 0 all done, 1 some failed, 2 wrong command line, 78 wrong settings, 130 ended by
+    Ctrl-C, 143 by SIGTERM.
     """
     named = {
         # Here, a model may also be one that only this machine has.
@@ -145,8 +146,7 @@ def transcribe(
     parameters = _parameters({"format": wanted[0], **named}, param or ())
     formats = [_parameters({"format": name}, ()).format for name in dict.fromkeys(wanted)]
     console = notices()
-    with tempfile.TemporaryDirectory(prefix="simple-asr-") as folder:
-        spool = Path(folder)
+    with temporary_folder() as spool:
         jobs = [] if watch else plan_jobs(find_media(files or (), spool), output, formats)
         order = _Order(
             parameters, formats, _left_to_do(jobs, console) if resume else jobs, watch, output

@@ -267,6 +267,13 @@ def test_each_format_has_a_file_of_its_own(folder: str) -> None:
     ]
 
 
+def test_a_recording_with_a_title_is_called_by_it(folder: str) -> None:
+    sources = [Source(Path("x/a"), Path("a"), "standard input"), Source(Path("a"), Path("a"))]
+
+    with pytest.raises(InvalidParameter, match=r"of standard input and a would both be folder/a"):
+        plan_jobs(sources, folder, [TEXT.format])
+
+
 def test_several_formats_need_a_folder(home: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"standard output takes one format, and 2"):
         destinations(["a.wav"], None, "srt", "vtt")

@@ -407,6 +407,20 @@ def test_a_file_without_sound_fails_alone(run: Run, clip: str) -> None:
     assert re.fullmatch(r"notes\.txt: No audio could be read.*\n", result.stderr)
 
 
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(b"", "The file is empty: 0 bytes."), (b"RIFF", "No audio could be read")],
+)
+def test_what_is_wrong_with_standard_input_is_told_of_standard_input(
+    content: bytes, fault: str
+) -> None:
+    result = CliRunner().invoke(app, ["transcribe", "-"], input=content)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"standard input: {fault}")
+
+
 @pytest.mark.parametrize("file", ["missing.wav", "none/*.wav", "empty"])
 def test_what_leads_to_nothing_is_refused_before_any_work(
     run: Run, clip: str, model: Model, file: str

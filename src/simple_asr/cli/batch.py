@@ -37,10 +37,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording, and all that is written of it."""
+    """One recording, and all that is written of it. `title` is the source's."""
 
     media: Path
     outputs: tuple[Output, ...]
+    title: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the recording."""
+        return self.title or str(self.media)
 
     @property
     def destinations(self) -> list[Path]:
@@ -79,9 +85,10 @@ def plan_jobs(
                 "a folder for them with --output.",
                 field="format",
             )
-        return [Job(source.media, (Output(formats[0]),)) for source in sources]
+        return [Job(source.media, (Output(formats[0]),), source.title) for source in sources]
     if len(sources) == len(formats) == 1 and not _is_folder(output):
-        jobs = [Job(sources[0].media, (Output(formats[0], Path(output)),))]
+        [source] = sources
+        jobs = [Job(source.media, (Output(formats[0], Path(output)),), source.title)]
     else:
         folder = Path(output)
         if folder.exists() and not folder.is_dir():
@@ -96,7 +103,7 @@ def job_in(folder: Path, source: Source, formats: Sequence[Format]) -> Job:
     """The job whose transcripts lie in a folder as the recording lies in its own."""
     place = folder / source.relative.parent
     outputs = (Output(form, place / f"{source.media.stem}.{form.extension}") for form in formats)
-    return Job(source.media, tuple(outputs))
+    return Job(source.media, tuple(outputs), source.title)
 
 
 def _is_folder(output: str) -> bool:
@@ -117,7 +124,7 @@ class Claims:
     """Which recording each transcript is of, so that none is written over another's."""
 
     def __init__(self) -> None:
-        self._owners: dict[Path, Path] = {}
+        self._owners: dict[Path, Job] = {}
 
     def add(self, job: Job) -> None:
         """Raises InvalidParameter where a file would be written twice."""
@@ -125,13 +132,15 @@ class Claims:
             owner = self._owners.get(destination.resolve())
             if owner is not None:
                 raise _bad_output(
-                    f"The transcripts of {owner} and {job.media} would both be {destination}."
+                    f"The transcripts of {owner.name} and {job.name} would both be {destination}."
                 )
-            self._owners[destination.resolve()] = job.media
+            self._owners[destination.resolve()] = job
 
     def forget(self, media: Path) -> None:
         """For a recording that comes again, changed."""
-        self._owners = {place: owner for place, owner in self._owners.items() if owner != media}
+        self._owners = {
+            place: owner for place, owner in self._owners.items() if owner.media != media
+        }
 
 
 def _bad_output(fault: str) -> InvalidParameter:
@@ -233,7 +242,7 @@ def _save(text: str, destination: Path) -> None:
 
 def _report(job: Job, outcome: _Outcome, progress: Bars) -> None:
     for note in outcome.notes:
-        tell(progress.console, f"{job.media}: {note}")
+        tell(progress.console, f"{job.name}: {note}")
     if outcome.text:
         with _cleared_screen(progress):
             # As bytes: standard output may be set to an encoding that lacks a letter.

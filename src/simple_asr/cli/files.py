@@ -20,10 +20,14 @@ ENDINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A recording, and where it lies below the folder it was found in; only its name otherwise."""
+    """A recording, and where it lies below the folder it was found in; only its name otherwise.
+
+    `title` is what to call it where its path is ours and tells nobody anything.
+    """
 
     media: Path
     relative: Path
+    title: str | None = None
 
 
 def find_media(names: Sequence[str], folder_for_stdin: Path) -> list[Source]:
@@ -74,7 +78,7 @@ def _standard_input(folder: Path) -> Source:
     with path.open("wb") as file:
         while chunk := sys.stdin.buffer.read(1 << 20):
             file.write(chunk)
-    return Source(path, Path(path.name))
+    return Source(path, Path(path.name), "standard input")
 
 
 def _is_hidden(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -66,3 +67,19 @@ def test_where_no_server_has_run_nothing_is_shown_and_nothing_made(run: Run) -> 
 
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
     assert not DATABASE.exists()
+
+
+def test_a_database_that_is_down_is_told_in_a_sentence_with_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed_port = listener.getsockname()[1]
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://asr:secret@127.0.0.1:{closed_port}/asr")
+
+    result = run("usage")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "The database of what keys use cannot be used: it cannot be reached (Connection refused). "
+        "See that it runs, and that DATABASE_URL is right; then try again.\n"
+    )

@@ -96,3 +96,11 @@ def test_a_database_that_is_locked_is_unavailable_soon(
             store.add([ALICE])
 
     store.close()
+
+
+def test_what_postgresql_says_is_told_with_its_code(postgresql: Database) -> None:
+    with postgresql.fresh() as address:
+        pass
+
+    with pytest.raises(Unavailable, match=r'database "asr_\w+" does not exist \(3D000\)\. See'):
+        UsageStore(address)

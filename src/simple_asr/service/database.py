@@ -101,5 +101,15 @@ def migrate(engine: sa.Engine) -> None:
 
 
 def reason_of(error: SQLAlchemyError) -> str:
-    """What the database said: SQLAlchemy would add the statement, and with it text of callers."""
-    return str(getattr(error, "orig", None) or type(error).__name__)
+    """Why it failed. SQLAlchemy itself would add the statement, and with it text of callers.
+
+    PostgreSQL's code (postgresql.org/docs/current/errcodes-appendix.html) is in brackets.
+    """
+    said = getattr(error, "orig", None)
+    if said is None:
+        return type(error).__name__
+    if isinstance(said.__cause__, OSError):  # pg8000's words are the arguments of its call.
+        return f"it cannot be reached ({said.__cause__.strerror or said.__cause__})"
+    if said.args and isinstance(said.args[0], dict):  # pg8000's, of the fields of the answer.
+        return f"{said.args[0].get('M')} ({said.args[0].get('C')})"
+    return str(said)

@@ -46,7 +46,7 @@ from simple_asr.transcript.model import Segment, Transcript
 logger = logging.getLogger(__name__)
 
 # SQLite's message (sqlite.org/rescode.html, SQLITE_FULL), and PostgreSQL's code.
-_DISK_IS_FULL = ("database or disk is full", "'C': '53100'")
+_DISK_IS_FULL = ("database or disk is full", "(53100)")
 
 metadata = sa.MetaData()
 jobs = sa.Table(

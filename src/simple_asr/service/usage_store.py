@@ -78,4 +78,7 @@ def _unavailable_when_it_fails() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise Unavailable(f"the database says {reason_of(error)}") from error
+        raise Unavailable(
+            f"The database of what keys use cannot be used: {reason_of(error)}. See that it runs, "
+            "and that DATABASE_URL is right; then try again."
+        ) from error

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from simple_asr.server.listener import listen
+from simple_asr.server.middleware import STANDING_HEADERS
 from simple_asr.server.stand_in import answering_for
 from simple_asr.settings import Settings
 
@@ -55,3 +56,17 @@ def test_it_answers_under_the_path_that_a_proxy_shows_the_server_under(
 
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
     assert openai.json()["error"]["code"] == "engine_lost"
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/transcribe", "/v1/models"])
+def test_it_answers_with_the_headers_that_every_answer_of_the_server_has(
+    settings: Settings, path: str
+) -> None:
+    with standing_in(settings) as client:
+        answer = client.get(path, headers={"X-Request-Id": "mine"})
+
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert (
+        STANDING_HEADERS.items()
+        <= {name: answer.headers.get(name) for name in STANDING_HEADERS}.items()
+    )

@@ -94,10 +94,15 @@ class RequestEnvelope:
 
     def _add_headers(self, message: Message, record: RequestRecord) -> None:
         headers = MutableHeaders(scope=message)
-        for name, value in STANDING_HEADERS.items():
-            headers.setdefault(name, value)
-        headers["X-Request-Id"] = record.request_id
+        add_standing_headers(headers, record)
         headers["X-ASR-Model"] = ascii_label(record.model or self._transcriber.model_state.served)
+
+
+def add_standing_headers(headers: MutableHeaders, record: RequestRecord) -> None:
+    """What every answer has; one that a page needs otherwise stays as it is."""
+    for name, value in STANDING_HEADERS.items():
+        headers.setdefault(name, value)
+    headers["X-Request-Id"] = record.request_id
 
 
 def _route(scope: Scope) -> str:

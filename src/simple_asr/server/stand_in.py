@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from simple_asr.engine.engine import engine_lost
 from simple_asr.server.error_answers import error_answer
-from simple_asr.server.middleware import HeadLimits, LingeringClose
+from simple_asr.server.middleware import HeadLimits, LingeringClose, add_standing_headers
 from simple_asr.server.path_prefix import PathPrefix
 from simple_asr.server.protocol import bounded_protocol
 from simple_asr.server.record import open_record
@@ -54,8 +54,10 @@ class _Server(uvicorn.Server):
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    open_record(scope)
-    await _answer(scope)(scope, receive, send)
+    record = open_record(scope)
+    answer = _answer(scope)
+    add_standing_headers(answer.headers, record)
+    await answer(scope, receive, send)
 
 
 def _answer(scope: Scope) -> Response:

@@ -284,24 +284,27 @@ class _Recorder:
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
         return self._backend.detect_language(encoded)
 
-    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
         asked = steps
         if self._is_sampling_likeliest and steps[0].search.temperature > 0:
             greedy = replace(steps[0].search, temperature=0.0, num_hypotheses=1)
             asked = [replace(step, search=greedy) for step in steps]
-        answers = self._backend.decode(encoded, asked)
-        for step, answer in zip(steps, answers, strict=True):
-            result = window_result(self.tokenizer, answer, step.search.temperature, None)
-            self.calls.append(
-                Call(
-                    step.prompt.tokens,
-                    step.search.temperature,
-                    result.tokens,
-                    result.avg_logprob,
-                    result.no_speech_prob,
+        for answers in self._backend.decode(encoded, asked):
+            for row, answer in answers.items():
+                step = steps[row]
+                result = window_result(self.tokenizer, answer, step.search.temperature, None)
+                self.calls.append(
+                    Call(
+                        step.prompt.tokens,
+                        step.search.temperature,
+                        result.tokens,
+                        result.avg_logprob,
+                        result.no_speech_prob,
+                    )
                 )
-            )
-        return answers
+            yield answers
 
     def align(
         self, encoded: Sequence[Encoded], steps: Sequence[Align], num_frames: Sequence[int]

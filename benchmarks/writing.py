@@ -83,8 +83,14 @@ def _token(
         prompt = build_prompt(tokenizer, options, "en", previous=range(300, 300 + num_before))
         search = search_options(options, tokenizer, 0.0, max_new_tokens=num_tokens)
         began = time.process_time()
-        answers = backend.decode(heard[:num_windows], [Decode(prompt, search)] * num_windows)
+        steps = [Decode(prompt, search)] * num_windows
+        answers = [
+            answer
+            for ended in backend.decode(heard[:num_windows], steps)
+            for answer in ended.values()
+        ]
         took = time.process_time() - began
+        assert len(answers) == num_windows
         assert all(len(answer.hypotheses[0].tokens) == num_tokens for answer in answers)
         return took
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from simple_asr.engine.backends.fake import FakeBackend
 from simple_asr.engine.engine import Engine, Queue
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Request
+from simple_asr.engine.scheduler import MOST_PASSED_OVER
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.watch import CallWatch
-from simple_asr.engine.window import Decode, Decoded, Encoded
+from simple_asr.engine.window import Decode, Decoded, Encoded, Priority
 from simple_asr.errors import EngineFailed, EngineLost, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from tests.support import WAIT, Caller, Silence
@@ -36,9 +38,15 @@ def engine(backend: FakeBackend) -> Iterator[Engine]:
     engine.close()
 
 
-def request(backend: FakeBackend, seconds: float = 2.0, **options: object) -> Request:
+def request(
+    backend: FakeBackend,
+    seconds: float = 2.0,
+    priority: Priority = Priority.INTERACTIVE,
+    **options: object,
+) -> Request:
     chosen = TranscribeOptions.model_validate({"language": "en", **options})
-    return Request(chosen, LogMel(Silence(seconds), 80), backend.info, backend.tokenizer)
+    log_mel = LogMel(Silence(seconds), 80)
+    return Request(chosen, log_mel, backend.info, backend.tokenizer, priority=priority)
 
 
 def hold(engine: Engine, backend: FakeBackend) -> Caller:
@@ -261,6 +269,154 @@ def test_a_cancelled_request_never_reaches_the_model(engine: Engine, backend: Fa
     staying.transcript()
     assert [len(batch) for batch in backend.batches] == [1, 1]
     assert gone.ends.empty()
+
+
+def test_who_leaves_is_not_written_for_any_more(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    leaving, staying = request(writer, language="de"), Caller()
+    engine.submit(leaving, Caller())
+    assert writer.is_working.wait(WAIT)
+
+    engine.cancel(leaving)
+    engine.submit(request(writer), staying)
+    writer.may_write.release(1 + Writer.NUM_TOKENS["en"])
+
+    assert staying.transcript().text == " Hello."
+    assert writer.ended == ["en"]
+    engine.close()
+
+
+def test_whose_text_has_ended_does_not_wait_for_the_longest_of_the_call(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    german, english = together(engine, writer)
+
+    writer.may_write.release(Writer.NUM_TOKENS["en"])
+    first = english.transcript()
+    has_german_ended = not german.ends.empty()
+    writer.may_write.release(Writer.NUM_TOKENS["de"])
+
+    assert not has_german_ended
+    assert first.text == german.transcript().text == " Hello."
+    assert [len(batch) for batch in writer.batches] == [1, 2]
+    engine.close()
+
+
+def test_when_a_call_fails_only_who_has_no_answer_is_asked_for_again(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    german, english = together(engine, writer)
+    writer.fails_together_after = Writer.NUM_TOKENS["en"]
+
+    writer.may_write.release(Writer.NUM_TOKENS["en"] + 1 + Writer.NUM_TOKENS["de"])
+
+    assert english.transcript().text == german.transcript().text == " Hello."
+    assert [len(batch) for batch in writer.batches] == [1, 2, 1]
+    engine.close()
+
+
+def test_a_caller_passes_between_two_tokens_of_the_background(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    job, caller = Caller(), Caller()
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    assert writer.is_working.wait(WAIT)
+
+    engine.submit(request(writer), caller)
+    writer.may_write.release(1 + Writer.NUM_TOKENS["en"])
+    caller.transcript()
+    has_job_ended = not job.ends.empty()
+    writer.may_write.release(Writer.NUM_TOKENS["de"])
+
+    assert not has_job_ended
+    assert job.transcript().text == " Hello."
+    engine.close()
+
+
+def test_a_caller_passes_between_two_windows_that_the_background_has_heard(
+    tokenizer: Tokenizer,
+) -> None:
+    backend = HeldEncoder(tokenizer)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    jobs = [Caller() for _ in range(3)]
+    for job in jobs:
+        engine.submit(request(backend, language="de", priority=Priority.BACKGROUND), job)
+    assert backend.is_encoding.wait(WAIT)
+    caller = Caller()
+
+    engine.submit(request(backend, language="en"), caller)
+    backend.may_encode.set()
+
+    assert [each.transcript().text for each in (caller, *jobs)] == [" Hello."] * 4
+    [first] = backend.batches[0]
+    assert isinstance(first, Decode)
+    assert tokenizer.language_token("en") in first.prompt.tokens
+    engine.close()
+
+
+def test_a_call_of_the_background_gives_way_so_often_and_then_goes_on(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=1, max_requests=50)
+    job, callers = Caller(), [Caller() for _ in range(20)]
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    assert writer.is_working.wait(WAIT)
+
+    for caller in callers:
+        engine.submit(request(writer), caller)
+    writer.may_write.release(1000)
+
+    for each in (job, *callers):
+        each.transcript()
+    assert writer.ended.index("de") == MOST_PASSED_OVER
+    engine.close()
+
+
+class Writer(FakeBackend):
+    """Writes a token as often as it may: so many, and a window in its language has ended."""
+
+    NUM_TOKENS: ClassVar = {"en": 2, "de": 10}
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.may_write = threading.Semaphore(0)
+        self.ended: list[str] = []
+        self.fails_together_after: int | None = None
+
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
+        for answers in super().decode(encoded, steps):
+            languages = [self._language(step) for step in steps]
+            for num_tokens in range(1, 1 + max(self.NUM_TOKENS.values())):
+                assert self.may_write.acquire(timeout=WAIT)
+                if len(steps) > 1 and self.fails_together_after == num_tokens - 1:
+                    raise RuntimeError("out of memory")
+                ended = [
+                    row
+                    for row, language in enumerate(languages)
+                    if self.NUM_TOKENS[language] == num_tokens
+                ]
+                self.ended += [languages[row] for row in ended]
+                yield {row: answers[row] for row in ended}
+
+    def _language(self, step: Decode) -> str:
+        tokens = step.prompt.tokens
+        return next(
+            code for code in self.NUM_TOKENS if self.tokenizer.language_token(code) in tokens
+        )
+
+
+@pytest.fixture
+def writer(tokenizer: Tokenizer) -> Writer:
+    return Writer(tokenizer)
+
+
+def together(engine: Engine, writer: Writer) -> tuple[Caller, Caller]:
+    """Who waits for German and who for English, in one call that may begin."""
+    first, german, english = Caller(), Caller(), Caller()
+    engine.submit(request(writer), first)
+    assert writer.is_working.wait(WAIT)
+    engine.submit(request(writer, language="de"), german)
+    engine.submit(request(writer), english)
+    writer.may_write.release(Writer.NUM_TOKENS["en"])
+    first.transcript()
+    return german, english
 
 
 def test_a_failing_call_costs_its_own_requests_and_the_engine_goes_on(

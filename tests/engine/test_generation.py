@@ -87,7 +87,11 @@ def _logits(tokenizer: Tokenizer, tokens: tuple[int, ...]) -> Logits:
 
 
 def written_by(tokenizer: Tokenizer, *steps: Decode) -> list[Decoded]:
-    return generate(Speaker(tokenizer), tokenizer, steps)
+    """The answers in the order of the steps."""
+    answers: dict[int, Decoded] = {}
+    for ended in generate(Speaker(tokenizer), tokenizer, steps):
+        answers.update(ended)
+    return [answers[row] for row in range(len(steps))]
 
 
 def test_the_likeliest_token_is_written_until_the_end(tokenizer: Tokenizer) -> None:
@@ -123,10 +127,29 @@ def test_windows_are_written_as_each_is_alone(tokenizer: Tokenizer, search: dict
 def test_windows_that_have_ended_are_left_out_when_they_are_half(tokenizer: Tokenizer) -> None:
     speaker = Speaker(tokenizer)
 
-    generate(speaker, tokenizer, [step_of(tokenizer, window) for window in range(8)])
+    steps = [step_of(tokenizer, window) for window in range(8)]
+    for _ in generate(speaker, tokenizer, steps):
+        pass
 
     assert speaker.windows_read[0] == 8
     assert speaker.windows_read[-1] <= 4
+
+
+def test_each_window_is_told_with_its_last_token_while_the_others_go_on(
+    tokenizer: Tokenizer,
+) -> None:
+    steps = [step_of(tokenizer, window) for window in range(8)]
+
+    told_after = {
+        row: num_tokens
+        for num_tokens, ended in enumerate(generate(Speaker(tokenizer), tokenizer, steps), 1)
+        for row in ended
+    }
+
+    for row, step in enumerate(steps):
+        [hypothesis] = written_by(tokenizer, step)[0].hypotheses
+        assert told_after[row] == min(len(hypothesis.tokens) + 1, step.max_new_tokens)
+    assert len(set(told_after.values())) > 2
 
 
 @pytest.mark.parametrize("patience", [1.0, 2.0])

@@ -120,18 +120,50 @@ def test_those_who_wait_go_before_the_background_whoever_came_first() -> None:
     scheduler.add(window("caller", ALIGN))
     scheduler.add(window("speaker", priority=Priority.LIVE))
 
-    assert owners(scheduler.next_batch()) == ["speaker", "job"]
+    assert owners(scheduler.next_batch()) == ["speaker"]
+    assert owners(scheduler.next_batch()) == ["caller"]
+    assert owners(scheduler.next_batch()) == ["job"]
+
+
+def test_whoever_waits_shares_no_call_with_the_background() -> None:
+    scheduler = Scheduler(max_batch_size=8)
+    for job in ("one", "another"):
+        scheduler.add(window(job, priority=Priority.BACKGROUND))
+    scheduler.add(window("caller"))
+    scheduler.add(window("speaker", priority=Priority.LIVE))
+
+    assert owners(scheduler.next_batch()) == ["speaker", "caller"]
+    assert owners(scheduler.next_batch()) == ["one", "another"]
+
+
+def test_places_in_a_call_go_to_those_who_speak_before_those_who_wait() -> None:
+    scheduler = Scheduler(max_batch_size=2)
+    scheduler.add(window("caller"))
+    scheduler.add(window("first", priority=Priority.LIVE))
+    scheduler.add(window("second", priority=Priority.LIVE))
+
+    assert owners(scheduler.next_batch()) == ["first", "second"]
     assert owners(scheduler.next_batch()) == ["caller"]
 
 
-def test_places_in_a_call_go_to_those_who_wait_before_the_background() -> None:
-    scheduler = Scheduler(max_batch_size=2)
+def test_between_the_tokens_of_a_call_only_those_are_served_who_come_before_it() -> None:
+    scheduler = Scheduler(max_batch_size=8)
     scheduler.add(window("job", priority=Priority.BACKGROUND))
-    scheduler.add(window("first"))
-    scheduler.add(window("second"))
+    scheduler.add(window("caller"))
 
-    assert owners(scheduler.next_batch()) == ["first", "second"]
+    assert scheduler.next_batch(before=Priority.INTERACTIVE) == []
+    assert owners(scheduler.next_batch(before=Priority.BACKGROUND)) == ["caller"]
+    assert scheduler.next_batch(before=Priority.BACKGROUND) == []
     assert owners(scheduler.next_batch()) == ["job"]
+
+
+def test_a_caller_who_is_alone_but_for_the_background_fills_the_batch() -> None:
+    scheduler = Scheduler(max_batch_size=3)
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+    for _ in range(3):
+        scheduler.add(window("caller"))
+
+    assert owners(scheduler.next_batch()) == ["caller"] * 3
 
 
 def test_the_background_goes_on_under_any_load() -> None:

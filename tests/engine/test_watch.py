@@ -82,6 +82,23 @@ def test_what_was_slow_long_ago_counts_no_more(clock: Clock) -> None:
         assert watch.overdue() is not None
 
 
+def test_a_call_that_stands_still_while_its_worker_makes_others_is_not_overdue(
+    clock: Clock,
+) -> None:
+    watch = CallWatch(60, clock=clock)
+
+    with watch.call("worker", 1):
+        with watch.paused("worker"):
+            for _ in range(100):
+                with watch.call("worker", 1):
+                    clock.now += 1
+        after_the_others = watch.overdue()
+        clock.now += 61
+
+        assert after_the_others is None
+        assert watch.overdue() is not None
+
+
 def test_without_a_limit_a_call_may_take_for_ever(clock: Clock) -> None:
     watch = CallWatch(0, clock=clock)
 

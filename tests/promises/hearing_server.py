@@ -84,9 +84,11 @@ class HearingBackend(FakeBackend):
     def encode(self, log_mels: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         return [int(log_mel.mean(axis=1).argmax()) for log_mel in log_mels]
 
-    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
         time.sleep(self._seconds_per_window * len(steps))
-        return [self._name(band) for band in encoded]
+        yield {row: self._name(band) for row, band in enumerate(encoded)}
 
     def _name(self, band: Encoded) -> Decoded:
         begin = self.tokenizer.timestamp_begin

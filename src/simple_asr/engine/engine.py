@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from simple_asr.audio.features import N_FRAMES
 from simple_asr.engine.backends.base import Backend
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.request import Outcome, Request
-from simple_asr.engine.scheduler import Scheduler
+from simple_asr.engine.scheduler import MOST_PASSED_OVER, Scheduler
 from simple_asr.engine.seek_loop import search_options
 from simple_asr.engine.tokens import build_prompt
 from simple_asr.engine.watch import CallWatch, work_of
@@ -27,6 +27,7 @@ from simple_asr.engine.window import (
     Decode,
     DetectLanguage,
     FindVoice,
+    Priority,
     Voice,
     Window,
     WindowAudio,
@@ -61,6 +62,33 @@ class Queue:
 
     num_windows: int = 0
     age: float = 0.0
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What a worker does for one batch.
+
+    Between two encodings, and two tokens, it lets those pass who come before, but not for ever.
+    """
+
+    backend: Backend
+    priority: Priority
+    num_to_let_pass: int = MOST_PASSED_OVER
+    seconds_waited: float = 0.0
+
+    def now(self) -> float:
+        """Seconds on a clock that stands still while others pass."""
+        return time.monotonic() - self.seconds_waited
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """While somebody passes."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.num_to_let_pass -= 1
+            self.seconds_waited += time.monotonic() - began
 
 
 @dataclass(slots=True)
@@ -192,14 +220,8 @@ class Engine:
     def _run(self, backend: Backend) -> None:
         while True:
             with self._work:
-                batch = self._scheduler.next_batch()
-                while not batch:
-                    if self._is_closing:
-                        break
+                while not (batch := self._next_batch()) and not self._is_closing:
                     self._work.wait()
-                    batch = self._scheduler.next_batch()
-                for window in batch:
-                    self._waiting.pop(window, None)
             if not batch:
                 break
             self._serve(backend, batch)
@@ -217,50 +239,89 @@ class Engine:
 
     def _serve(self, backend: Backend, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
-        if heard := self._hear_all(backend, batch):
-            self._ask(backend, heard)
+        turn = _Turn(backend, max(window.priority for window in batch))
+        if heard := self._hear_all(turn, batch):
+            self._ask(turn, heard)
 
-    def _ask(self, backend: Backend, windows: list[Window]) -> None:
+    def _ask(self, turn: _Turn, windows: list[Window]) -> None:
         """Where a call fails, its halves are asked by themselves.
 
         What was too much for the memory at once may not be in parts, and a window on which the
         model fails costs no other the answer.
         """
-        step = windows[0].key.kind.__name__
-        began = time.monotonic()
+        unanswered = dict.fromkeys(windows)
+        began = turn.now()
         try:
-            with self._watch.call(backend, work_of(windows)):
-                answers = list(zip(windows, ask(backend, windows), strict=True))
+            with self._watch.call(turn.backend, work_of(windows)):
+                self._answer(turn, unanswered)
         except Exception as error:
             with self._lock:
                 self.statistics.num_failed_batches += 1
             if len(windows) > 1:
                 logger.warning("A call with %d windows failed, halving: %s", len(windows), error)
-                middle = len(windows) // 2
-                self._ask(backend, windows[:middle])
-                self._ask(backend, windows[middle:])
+                rest = list(unanswered)
+                middle = len(rest) // 2
+                for half in (rest[:middle], rest[middle:]):
+                    if half:
+                        self._ask(turn, half)
                 return
             logger.exception("A model call failed")
-            self._on_call(step, 1, time.monotonic() - began, has_failed=True)
+            self._on_call(_name_of(windows), 1, turn.now() - began, has_failed=True)
             with self._lock:
                 self._fail_call(windows[0])
-            return
-        self._on_call(step, len(windows), time.monotonic() - began, has_failed=False)
-        with self._work:
+
+    def _answer(self, turn: _Turn, unanswered: dict[Window, None]) -> None:
+        """Hands over each answer as soon as it is there, and takes its window out.
+
+        Ends before the model does when nobody waits for the rest. Raises what the model raises.
+        """
+        windows, began = list(unanswered), turn.now()
+        with closing(ask(turn.backend, windows)) as answering:
+            for answers in answering:
+                for window, _ in answers:
+                    del unanswered[window]
+                is_over = not self._are_awaited(unanswered)
+                if is_over:
+                    self._count_call(windows, turn.now() - began)
+                with self._work:
+                    for window, answer in answers:
+                        self._hand_over(window, answer)
+                if is_over:
+                    return
+                with self._watch.paused(turn.backend):
+                    self._let_pass(turn)
+
+    def _are_awaited(self, windows: Iterable[Window]) -> bool:
+        """Whether anybody still waits for one of these."""
+        with self._lock:
+            return any(window.owner in self._listeners for window in windows)
+
+    def _count_call(self, windows: Sequence[Window], seconds: float) -> None:
+        self._on_call(_name_of(windows), len(windows), seconds, has_failed=False)
+        with self._lock:
             self.statistics.num_batches += 1
             self.statistics.num_windows += len(windows)
-            for window, answer in answers:
-                self._hand_over(window, answer)
 
-    def _hear_all(self, backend: Backend, batch: list[Window]) -> list[Window]:
+    def _let_pass(self, turn: _Turn) -> None:
+        """Serves those who come before whom this turn is for."""
+        while turn.num_to_let_pass:
+            with self._lock:
+                batch = self._next_batch(before=turn.priority)
+            if not batch:
+                return
+            with turn.giving_way():
+                self._serve(turn.backend, batch)
+
+    def _hear_all(self, turn: _Turn, batch: list[Window]) -> list[Window]:
         """Encodes the batch, without the second windows of a request once somebody new waits."""
         heard: list[Window] = []
         owners: set[object] = set()
         while batch and not self._gives_way(batch, owners):
-            group = batch[: backend.info.encode_batch_size]
+            group = batch[: turn.backend.info.encode_batch_size]
             batch = batch[len(group) :]
             owners.update(window.owner for window in group)
-            heard += self._hear(backend, group)
+            heard += self._hear(turn.backend, group)
+            self._let_pass(turn)
         return heard
 
     def _gives_way(self, batch: list[Window], owners: set[object]) -> bool:
@@ -268,7 +329,7 @@ class Engine:
         if batch[0].owner not in owners or batch[0].audio.encoded is not None:
             return False
         with self._work:
-            if not self._scheduler.has_others_than(owners):
+            if not self._scheduler.has_others_than(owners, batch[0].priority):
                 return False
             returned = [window for window in batch if window.owner in self._listeners]
             self._scheduler.put_back(returned)
@@ -296,6 +357,14 @@ class Engine:
             return []
         return list(windows)
 
+    # Under the lock ------------------------------------------------------------------------------
+
+    def _next_batch(self, before: Priority | None = None) -> list[Window]:
+        batch = self._scheduler.next_batch(before)
+        for window in batch:
+            self._waiting.pop(window, None)
+        return batch
+
     def _hand_over(self, window: Window, answer: Answer) -> None:
         request = window.owner
         assert isinstance(request, Request), "Only requests own windows here"
@@ -310,8 +379,6 @@ class Engine:
             if request.last_outcome is not None:
                 self._on_outcome(request.last_outcome)
             self._publish(request, events, windows)
-
-    # Under the lock ------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._is_closing:
@@ -355,6 +422,11 @@ class Engine:
             del self._waiting[window]
 
 
+def _name_of(windows: Sequence[Window]) -> str:
+    """What the model is asked about them."""
+    return windows[0].key.kind.__name__
+
+
 def engine_lost() -> EngineLost:
     """What callers are told."""
     return EngineLost(
@@ -390,29 +462,36 @@ def encode(
             window.audio.voice = window.audio.find_voice()
 
 
-def ask(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
-    """The model's answers to encoded windows with equal keys, in their order."""
-    if batch[0].key.kind is FindVoice:
-        return [Voice(window.audio.voice) for window in batch]
+def ask(
+    backend: Backend, batch: Sequence[Window]
+) -> Generator[list[tuple[Window, Answer]], None, None]:
+    """The model's answers to encoded windows with equal keys, as `Backend.decode` gives them."""
     encoded = [window.audio.encoded for window in batch]
-    if batch[0].key.kind is DetectLanguage:
-        return backend.detect_language(encoded)
     if batch[0].key.kind is Decode:
-        return backend.decode(
-            encoded, [window.step for window in batch if isinstance(window.step, Decode)]
+        steps = [window.step for window in batch if isinstance(window.step, Decode)]
+        for answers in backend.decode(encoded, steps):
+            yield [(batch[row], answer) for row, answer in answers.items()]
+        return
+    answers_in_order: Sequence[Answer]
+    if batch[0].key.kind is FindVoice:
+        answers_in_order = [Voice(window.audio.voice) for window in batch]
+    elif batch[0].key.kind is DetectLanguage:
+        answers_in_order = backend.detect_language(encoded)
+    else:
+        answers_in_order = backend.align(
+            encoded,
+            [window.step for window in batch if isinstance(window.step, Align)],
+            [window.audio.num_frames for window in batch],
         )
-    return backend.align(
-        encoded,
-        [window.step for window in batch if isinstance(window.step, Align)],
-        [window.audio.num_frames for window in batch],
-    )
+    yield list(zip(batch, answers_in_order, strict=True))
 
 
-def answer_batch(backend: Backend, batch: Sequence[Window]) -> Sequence[Answer]:
+def answer_batch(backend: Backend, batch: Sequence[Window]) -> list[Answer]:
     """Encodes windows with equal keys, and asks the model about them in one call."""
     for start in range(0, len(batch), backend.info.encode_batch_size):
         encode(backend, batch[start : start + backend.info.encode_batch_size])
-    return ask(backend, batch)
+    answers = {window: answer for part in ask(backend, batch) for window, answer in part}
+    return [answers[window] for window in batch]
 
 
 def warm_up(backend: Backend) -> None:

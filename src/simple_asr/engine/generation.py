@@ -7,7 +7,7 @@ the samples' dice.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,26 +39,32 @@ class Reader(Protocol):
         ...
 
 
-def generate(reader: Reader, tokenizer: Tokenizer, steps: Sequence[Decode]) -> list[Decoded]:
-    """What is said in each window. All steps have equal batch keys, and prompts of one length."""
+def generate(
+    reader: Reader, tokenizer: Tokenizer, steps: Sequence[Decode]
+) -> Iterator[dict[int, Decoded]]:
+    """What is said in each window; all steps have equal batch keys, and prompts of one length.
+
+    After each token come the windows that have ended with it, by their index: mostly none.
+    """
     prompts = np.array([step.prompt.tokens for step in steps], np.int64)
     start = steps[0].prompt.sot_position
     logits = reader.read_prompt(prompts, [start, prompts.shape[1] - 1])
     no_speech = np.exp(log_softmax(logits[:, 0])[:, tokenizer.no_speech])
-    searches = [_search(tokenizer, step) for step in steps]
-    _run(reader, searches, logits[:, 1])
-    return [
-        Decoded(search.hypotheses(), float(probability))
-        for search, probability in zip(searches, no_speech, strict=True)
-    ]
+    writing = {index: _search(tokenizer, step) for index, step in enumerate(steps)}
+    for _ in _run(reader, list(writing.values()), logits[:, 1]):
+        ended = [index for index, search in writing.items() if search.has_ended]
+        yield {
+            index: Decoded(writing.pop(index).hypotheses(), float(no_speech[index]))
+            for index in ended
+        }
 
 
 def _search(tokenizer: Tokenizer, step: Decode) -> _Search:
     return (_Beams if step.search.beam_size > 1 else _Samples)(tokenizer, step)
 
 
-def _run(reader: Reader, searches: Sequence[_Search], logits: Logits) -> None:
-    """Writes token after token until every search has ended.
+def _run(reader: Reader, searches: Sequence[_Search], logits: Logits) -> Iterator[None]:
+    """Writes token after token until every search has ended, and stops after each.
 
     `logits` are what may follow the prompts, shape (windows, vocabulary). A window that has ended
     is still read until half of them have: to leave it out, all others are copied.
@@ -67,6 +73,7 @@ def _run(reader: Reader, searches: Sequence[_Search], logits: Logits) -> None:
     # The first tokens of all rows of a window are chosen from one and the same prediction.
     sources = [search.write(logits[[index]]) for index, search in enumerate(running)]
     reader.keep_rows(_across_windows(sources, rows_before=1))
+    yield
     while not all(search.has_ended for search in running):
         going_on = [index for index, search in enumerate(running) if not search.has_ended]
         if len(going_on) <= len(running) // 2:
@@ -79,6 +86,7 @@ def _run(reader: Reader, searches: Sequence[_Search], logits: Logits) -> None:
             for index, search in enumerate(running)
         ]
         reader.keep_rows(_across_windows(sources, rows_before=num_rows))
+        yield
 
 
 def _across_windows(sources: Sequence[NDArray[np.int64]], *, rows_before: int) -> NDArray[np.int64]:

@@ -7,8 +7,9 @@ from collections.abc import Container, Sequence
 
 from simple_asr.engine.window import BatchKey, Priority, Window
 
-# So that the background goes on under any load, it leads one call in so many.
-_MOST_PASSED_OVER = 8
+# So that the background goes on under any load, it leads one call in so many, and one of its own
+# gives way to so many others.
+MOST_PASSED_OVER = 8
 
 
 class Scheduler:
@@ -48,22 +49,28 @@ class Scheduler:
         """Forgets all windows of one request."""
         self._waiting.pop(owner, None)
 
-    def has_others_than(self, owners: Container[object]) -> bool:
-        """Whether a request waits that is none of `owners`."""
-        return any(owner not in owners for owner in self._waiting)
+    def has_others_than(self, owners: Container[object], priority: Priority) -> bool:
+        """Whether a request waits that is none of `owners`, and has this priority or one before."""
+        return any(
+            owner not in owners and self._priority(owner) <= priority for owner in self._waiting
+        )
 
-    def next_batch(self) -> list[Window]:
+    def next_batch(self, before: Priority | None = None) -> list[Window]:
         """Windows for one model call, all with one key; empty when nothing waits.
 
-        The first window of each request comes before the second of any.
+        The first window of each request comes before the second of any. With `before`, the call is
+        made between two tokens of another, and only for who has a priority before that one's.
         """
         if not self._waiting:
             return []
-        batch = [self._take(self._leader())]
+        leader = self._leader() if before is None else self._first()
+        if before is not None and self._priority(leader) >= before:
+            return []
+        batch = [self._take(leader)]
         key = batch[0].key
         others = [owner for owner in self._waiting if owner != batch[0].owner]
         self._join(batch, sorted(others, key=self._priority), key)
-        is_alone = len(batch) == 1 and not self.has_others_than({batch[0].owner})
+        is_alone = len(batch) == 1 and not self.has_others_than({batch[0].owner}, batch[0].priority)
         while len(batch) < self._max_batch_size:
             num_before = len(batch)
             more = [
@@ -79,15 +86,19 @@ class Scheduler:
     def _leader(self) -> object:
         """Whose turn it is."""
         longest_waiting = next(iter(self._waiting))
-        first = min(self._waiting, key=self._priority)
+        first = self._first()
         if self._priority(first) == self._priority(longest_waiting):
             self._num_passed_over = 0
             return longest_waiting
         self._num_passed_over += 1
-        if self._num_passed_over > _MOST_PASSED_OVER:
+        if self._num_passed_over > MOST_PASSED_OVER:
             self._num_passed_over = 0
             return longest_waiting
         return first
+
+    def _first(self) -> object:
+        """Of those with the first priority, the one that has waited longest."""
+        return min(self._waiting, key=self._priority)
 
     def _priority(self, owner: object) -> Priority:
         return self._waiting[owner][0].priority

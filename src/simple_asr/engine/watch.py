@@ -38,16 +38,27 @@ class CallWatch:
         self._recent = deque([window_seconds], maxlen=_NUM_REMEMBERED)
 
     @contextmanager
-    def call(self, worker: object, work: int) -> Iterator[None]:
-        """While `worker` waits for the model; `work` is in windows, as `work_of` has it."""
-        began = self._clock()
+    def paused(self, worker: object) -> Iterator[None]:
+        """While the call of `worker` stands still, and it makes others."""
+        stopped = self._clock()
         with self._lock:
-            self._calls[worker] = (began, work)
+            began, work = self._calls.pop(worker)
         try:
             yield
         finally:
             with self._lock:
-                del self._calls[worker]
+                self._calls[worker] = (began + self._clock() - stopped, work)
+
+    @contextmanager
+    def call(self, worker: object, work: int) -> Iterator[None]:
+        """While `worker` waits for the model; `work` is in windows, as `work_of` has it."""
+        with self._lock:
+            self._calls[worker] = (self._clock(), work)
+        try:
+            yield
+        finally:
+            with self._lock:
+                began, _ = self._calls.pop(worker)
                 self._recent.append((self._clock() - began) / work)
 
     def overdue(self) -> str | None:

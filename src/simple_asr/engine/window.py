@@ -150,12 +150,14 @@ class BatchKey:
 
     In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
     position and as many task tokens in every row; an `align` call shares its start sequence.
-    Language and task may differ between the rows of a `generate` call.
+    Language and task may differ between the rows of a `generate` call. Whoever waits shares no
+    call with the background, which would hold it up.
     """
 
     kind: type[Step]
     context: int
     shared: tuple[object, ...] = ()
+    is_background: bool = False
 
 
 class Priority(IntEnum):
@@ -180,7 +182,12 @@ class Window:
     key: BatchKey = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = BatchKey(type(self.step), self.audio.context, shared_by_batch(self.step))
+        self.key = BatchKey(
+            type(self.step),
+            self.audio.context,
+            shared_by_batch(self.step),
+            self.priority == Priority.BACKGROUND,
+        )
 
 
 def shared_by_batch(step: Step) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +50,14 @@ class Backend(Protocol):
 
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]: ...
 
-    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
-        """All steps have equal batch keys."""
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
+        """All steps have equal batch keys. Gives the answers by their row, each as it is there.
+
+        Where it can, it stops after each token, with no answer perhaps: its worker may then ask
+        something else, and go on later or not at all.
+        """
         ...
 
     def align(

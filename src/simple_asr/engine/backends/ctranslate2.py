@@ -306,14 +306,30 @@ class CTranslate2Backend:
             for answer in answers
         ]
 
-    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
         if self._decoder and not _is_plain_beam_search(steps[0]):
-            # Who comes meanwhile gets one thread, though this one leaves the model itself alone.
-            with self.model.in_use(), _together(encoded) as rows:
-                return generate(self._decoder.hear(np.asarray(rows)), self._tokenizer, steps)
-        if steps[0].prompt.num_prefix_tokens and self._writes_timestamps(steps[0]):
-            return [self._decode_after_prefix(*row) for row in zip(encoded, steps, strict=True)]
-        return self._generate(encoded, steps)
+            yield from self._write(self._decoder, encoded, steps)
+        elif steps[0].prompt.num_prefix_tokens and self._writes_timestamps(steps[0]):
+            for row, (heard, step) in enumerate(zip(encoded, steps, strict=True)):
+                yield {row: self._decode_after_prefix(heard, step)}
+        else:
+            yield dict(enumerate(self._generate(encoded, steps)))
+
+    def _write(
+        self, decoder: Decoder, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
+        """Who comes while a token is written gets one thread, though it leaves the model alone."""
+        with self.model.in_use(), _together(encoded) as rows:
+            reading = decoder.hear(np.asarray(rows))
+        writing = generate(reading, self._tokenizer, steps)
+        while True:
+            with self.model.in_use():
+                ended = next(writing, None)
+            if ended is None:
+                return
+            yield ended
 
     def _writes_timestamps(self, step: Decode) -> bool:
         last_task_token = step.prompt.sot_position + step.prompt.num_task_tokens - 1

@@ -6,7 +6,7 @@ It refuses what the real backend refuses: batches whose rows cannot share a call
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,9 +76,11 @@ class FakeBackend:
     def detect_language(self, encoded: Sequence[Encoded]) -> list[Detected]:
         return [Detected({"en": 0.9, "ru": 0.1}) for _ in encoded]
 
-    def decode(self, encoded: Sequence[Encoded], steps: Sequence[Decode]) -> list[Decoded]:
+    def decode(
+        self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+    ) -> Iterator[dict[int, Decoded]]:
         self._record(encoded, steps)
-        return [self._script(step) for step in steps]
+        yield {row: self._script(step) for row, step in enumerate(steps)}
 
     def align(
         self, encoded: Sequence[Encoded], steps: Sequence[Align], num_frames: Sequence[int]

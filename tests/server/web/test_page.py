@@ -448,6 +448,38 @@ def test_a_long_file_is_followed_over_a_broken_connection(
     assert words_of(one.page) == ["One", "two"]
 
 
+LOSE_NEXT_ANSWER = """() => {
+  const { send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.send = function (body) {
+    XMLHttpRequest.prototype.send = send;
+    this.onload = this.onerror;
+    this.send(body);
+  };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("beams", "num_jobs"), [("", 1), ("3", 2)], ids=["the same order", "another order"]
+)
+def test_a_long_file_whose_answer_was_lost_becomes_a_second_job_only_by_another_order(
+    visit: Open, site: str, long_media: Path, beams: str, num_jobs: int
+) -> None:
+    one = visit(site)
+    one.page.evaluate(LOSE_NEXT_ANSWER)
+    one.choose(long_media)
+    one.start(KEY)
+    expect(one.page.get_by_test_id("error")).to_be_visible()
+
+    one.page.get_by_test_id("retry").click()
+    one.page.get_by_test_id("more").locator("summary").click()
+    one.page.get_by_label("beam_size").fill(beams)
+    one.page.get_by_test_id("start").click()
+
+    wait_until_done(one.page)
+    listed = httpx.get(f"{site}jobs", headers={"X-API-Key": KEY}).json()
+    assert len(listed["jobs"]) == num_jobs
+
+
 # The key ----------------------------------------------------------------------------------------
 
 

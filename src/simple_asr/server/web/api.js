@@ -54,10 +54,14 @@ export function transcribe(file, parameters, key, listener, signal) {
   return stream("POST", "transcribe", { key, listener, signal, body });
 }
 
-/** Sends a file as a job, which the server finishes by itself. Resolves to its id. */
-export async function sendJob(file, parameters, key, { uploaded }, signal) {
+/**
+ * Sends a file as a job, which the server finishes by itself; sent again under the same
+ * `idempotencyKey` it is the same job. Resolves to its id.
+ */
+export async function sendJob(file, parameters, key, idempotencyKey, { uploaded }, signal) {
   const body = formOf(file, parameters);
-  const request = await send("POST", "jobs", { key, uploaded, signal, body });
+  const headers = { "Idempotency-Key": idempotencyKey };
+  const request = await send("POST", "jobs", { key, headers, uploaded, signal, body });
   if (request.status !== 202) throw problemOf(request);
   return JSON.parse(request.responseText).id;
 }

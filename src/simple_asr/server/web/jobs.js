@@ -26,6 +26,7 @@ export class Job {
   id = ++lastId;
   document = null;
   historyId = null;
+  sending = null;
 
   constructor({ name, size }, { file = null, serverId = null }) {
     this.file = file;
@@ -60,6 +61,16 @@ export class Job {
     this.control = new AbortController();
   }
 
+  /**
+   * What the server is to know one sending from another by: the same for these parameters until
+   * it has told the job's id, so that a job whose id was lost on the way is found, not made twice.
+   */
+  idempotencyKey(parameters) {
+    const asked = JSON.stringify(parameters);
+    if (this.sending?.asked !== asked) this.sending = { asked, key: randomKey() };
+    return this.sending.key;
+  }
+
   get isRunning() {
     return ["loading", "uploading", "working", "busy", "away"].includes(this.state);
   }
@@ -76,6 +87,12 @@ export class Job {
 
 export function textOf(segments) {
   return segments.map(({ text }) => text).join("");
+}
+
+/** 32 hexadecimal digits. Not `crypto.randomUUID`, which a page has over HTTPS only. */
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Runs jobs, NUM_AT_ONCE at a time. `onChange(job)` and `onSegment(job, segment)` tell of each. */
@@ -263,7 +280,9 @@ export class Queue {
     const { parameters, key } = job.order;
     const { signal } = job.control;
     if (!job.serverId) {
-      job.serverId = await sendJob(job.file, parameters, key, listener, signal);
+      const once = job.idempotencyKey(parameters);
+      job.serverId = await sendJob(job.file, parameters, key, once, listener, signal);
+      job.sending = null;
       await remember(job.serverId, job.name, job.size);
     }
     job.fraction = 0;

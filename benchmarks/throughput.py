@@ -1,10 +1,12 @@
 """Audio seconds per second, and latencies, under 1 to 16 clients: we over HTTP, and faster-whisper.
 
     python -m benchmarks.throughput FOLDER [--clients 1 4 16] [--rounds 3] [--peer-python PYTHON]
+        [--beside LONG LONG]
 
 FOLDER holds `manifest.jsonl`. Greedy decoding of `base` in int8; rounds alternate between the
 systems, and medians are printed with their range. The peer runs as shipped in its best of two
-worker settings, in a process of PYTHON, which has faster-whisper.
+worker settings, in a process of PYTHON, which has faster-whisper. We are measured once more while
+each of the long recordings LONG is transcribed over and over, for other clients.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 from benchmarks.load import Figures, closed_loop, short_recordings
 from benchmarks.local_server import REPOSITORY, local_server, model_folder
+
+_BEGIN_SECONDS = 60
 
 Measure = Callable[[int], Figures]
 
@@ -46,7 +55,17 @@ def main() -> None:
 
             return lambda num_clients: closed_loop(recordings, num_clients, ask)
 
+        def beside_long(context: str) -> Measure:
+            def measure(num_clients: int) -> Figures:
+                with _kept_busy(server.client, arguments.beside, context):
+                    return ours(context)(num_clients)
+
+            return measure
+
         systems: dict[str, Measure] = {"exact": ours("full"), "reduced": ours("auto")}
+        if arguments.beside:
+            systems["exact, beside long"] = beside_long("full")
+            systems["reduced, beside long"] = beside_long("auto")
         if arguments.peer_python:
             for workers, threads in ((1, cores), (cores, 1)):
                 systems[f"faster-whisper {workers}x{threads}"] = _peer(
@@ -64,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=1, help="times the recordings are sent")
     parser.add_argument("--peer-python", help="a Python that has faster-whisper")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], metavar="LONG")
     return parser.parse_args()
 
 
@@ -88,6 +108,43 @@ def _peer(python: str, workers: int, threads: int, listing: str) -> Measure:
         return Figures(**json.loads(output))
 
     return measure
+
+
+@contextmanager
+def _kept_busy(client: httpx.Client, recordings: Sequence[Path], context: str) -> Iterator[None]:
+    """While each of the recordings is being transcribed, over and over."""
+    is_over = threading.Event()
+    is_begun = threading.Barrier(len(recordings) + 1)
+
+    def keep_asking(path: Path) -> None:
+        is_first = True
+        while not is_over.is_set():
+            with (
+                path.open("rb") as audio,
+                client.stream(
+                    "POST",
+                    "/transcribe",
+                    params={"audio_context": context},
+                    headers={"Accept": "text/event-stream"},
+                    files={"audio_file": audio},
+                ) as events,
+            ):
+                for line in events.raise_for_status().iter_lines():
+                    if is_first and line == "event: segment":
+                        is_first = False
+                        is_begun.wait()
+                    if is_over.is_set():
+                        break  # Who leaves is not transcribed for any more.
+
+    with ThreadPoolExecutor(len(recordings)) as clients:
+        asking = [clients.submit(keep_asking, path) for path in recordings]
+        try:
+            is_begun.wait(_BEGIN_SECONDS)
+            yield
+        finally:
+            is_over.set()
+        for each in asking:
+            each.result()
 
 
 def _warm(systems: dict[str, Measure]) -> None:

@@ -330,6 +330,26 @@ def test_a_caller_passes_between_two_tokens_of_the_background(writer: Writer) ->
     engine.close()
 
 
+def test_a_voice_note_passes_between_two_tokens_of_a_meeting(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    meeting, note = Caller(), Caller()
+    engine.submit(request(writer, seconds=40, language="de"), meeting)
+    assert writer.is_working.wait(WAIT)
+    writer.is_working.clear()
+    writer.may_write.release(Writer.NUM_TOKENS["de"])
+    assert writer.is_working.wait(WAIT), "no second window"
+
+    engine.submit(request(writer), note)
+    writer.may_write.release(1 + Writer.NUM_TOKENS["en"])
+    note.transcript()
+    has_meeting_ended = not meeting.ends.empty()
+    writer.may_write.release(1000)
+
+    assert not has_meeting_ended
+    assert meeting.transcript().duration == 40
+    engine.close()
+
+
 def test_a_caller_passes_between_two_windows_that_the_background_has_heard(
     tokenizer: Tokenizer,
 ) -> None:

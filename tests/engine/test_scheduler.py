@@ -5,16 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from simple_asr.engine.scheduler import Scheduler
-from simple_asr.engine.window import Align, DetectLanguage, Priority, Step, Window, WindowAudio
+from simple_asr.engine.window import (
+    Align,
+    DetectLanguage,
+    Priority,
+    Rank,
+    Step,
+    Window,
+    WindowAudio,
+)
 
 ALIGN = Align((50258,), (400,))
 
 
 def window(
-    owner: str, step: Step | None = None, priority: Priority = Priority.INTERACTIVE
+    owner: str,
+    step: Step | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    *,
+    is_opening: bool = False,
 ) -> Window:
     audio = WindowAudio(lambda: np.zeros((80, 3000), np.float32), 3000)
-    return Window(owner, audio, step or DetectLanguage(), priority)
+    return Window(owner, audio, step or DetectLanguage(), priority, is_opening)
 
 
 def owners(batch: list[Window]) -> list[object]:
@@ -125,35 +137,34 @@ def test_those_who_wait_go_before_the_background_whoever_came_first() -> None:
     assert owners(scheduler.next_batch()) == ["job"]
 
 
-def test_whoever_waits_shares_no_call_with_the_background() -> None:
+def test_only_windows_of_one_rank_share_a_call() -> None:
     scheduler = Scheduler(max_batch_size=8)
     for job in ("one", "another"):
         scheduler.add(window(job, priority=Priority.BACKGROUND))
-    scheduler.add(window("caller"))
+    for meeting in ("long", "longer"):
+        scheduler.add(window(meeting))
+    for note in ("short", "shorter"):
+        scheduler.add(window(note, is_opening=True))
     scheduler.add(window("speaker", priority=Priority.LIVE))
 
-    assert owners(scheduler.next_batch()) == ["speaker", "caller"]
+    assert owners(scheduler.next_batch()) == ["speaker"]
+    assert owners(scheduler.next_batch()) == ["long", "longer"]
+    assert owners(scheduler.next_batch()) == ["short", "shorter"]
     assert owners(scheduler.next_batch()) == ["one", "another"]
 
 
-def test_places_in_a_call_go_to_those_who_speak_before_those_who_wait() -> None:
-    scheduler = Scheduler(max_batch_size=2)
-    scheduler.add(window("caller"))
-    scheduler.add(window("first", priority=Priority.LIVE))
-    scheduler.add(window("second", priority=Priority.LIVE))
-
-    assert owners(scheduler.next_batch()) == ["first", "second"]
-    assert owners(scheduler.next_batch()) == ["caller"]
-
-
-def test_between_the_tokens_of_a_call_only_those_are_served_who_come_before_it() -> None:
+def test_between_the_tokens_of_a_call_those_of_an_earlier_rank_are_served() -> None:
     scheduler = Scheduler(max_batch_size=8)
     scheduler.add(window("job", priority=Priority.BACKGROUND))
-    scheduler.add(window("caller"))
+    scheduler.add(window("long"))
+    for note in ("short", "shorter", "shortest"):
+        scheduler.add(window(note, is_opening=True))
 
-    assert scheduler.next_batch(before=Priority.INTERACTIVE) == []
-    assert owners(scheduler.next_batch(before=Priority.BACKGROUND)) == ["caller"]
-    assert scheduler.next_batch(before=Priority.BACKGROUND) == []
+    assert scheduler.batch_before(Rank.OPENING, 2) == []
+    assert owners(scheduler.batch_before(Rank.LATER, 2)) == ["short", "shorter"]
+    assert owners(scheduler.batch_before(Rank.BACKGROUND, 2)) == ["shortest"]
+    assert owners(scheduler.batch_before(Rank.BACKGROUND, 2)) == ["long"]
+    assert scheduler.batch_before(Rank.BACKGROUND, 2) == []
     assert owners(scheduler.next_batch()) == ["job"]
 
 

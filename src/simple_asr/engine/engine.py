@@ -27,7 +27,7 @@ from simple_asr.engine.window import (
     Decode,
     DetectLanguage,
     FindVoice,
-    Priority,
+    Rank,
     Voice,
     Window,
     WindowAudio,
@@ -68,12 +68,13 @@ class Queue:
 class _Turn:
     """What a worker does for one batch.
 
-    Between two encodings, and two tokens, it lets those pass who come before, but not for ever.
+    Between two encodings, and two tokens, it lets windows of an earlier rank pass: so many at most,
+    and at once no more than half of what it may have itself, since memory holds both.
     """
 
     backend: Backend
-    priority: Priority
-    num_to_let_pass: int = MOST_PASSED_OVER
+    max_batch_size: int
+    num_to_let_pass: int
     seconds_waited: float = 0.0
 
     def now(self) -> float:
@@ -81,13 +82,13 @@ class _Turn:
         return time.monotonic() - self.seconds_waited
 
     @contextmanager
-    def giving_way(self) -> Iterator[None]:
-        """While somebody passes."""
+    def giving_way(self, batch: Sequence[Window]) -> Iterator[None]:
+        """While these pass."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.num_to_let_pass -= 1
+            self.num_to_let_pass -= len(batch)
             self.seconds_waited += time.monotonic() - began
 
 
@@ -119,6 +120,7 @@ class Engine:
     ) -> None:
         """Starts one thread for each of `backends`, which then belongs to it."""
         self._scheduler = Scheduler(max_batch_size)
+        self._max_batch_size = max_batch_size
         self._max_requests = max_requests
         self._on_call = on_call
         self._on_outcome = on_outcome
@@ -220,11 +222,12 @@ class Engine:
     def _run(self, backend: Backend) -> None:
         while True:
             with self._work:
-                while not (batch := self._next_batch()) and not self._is_closing:
+                while not (batch := self._scheduler.next_batch()) and not self._is_closing:
                     self._work.wait()
+                self._note_served(batch)
             if not batch:
                 break
-            self._serve(backend, batch)
+            self._serve(backend, batch, self._max_batch_size)
         self._end_worker()
 
     def _end_worker(self) -> None:
@@ -237,9 +240,9 @@ class Engine:
         for backend in self._backends:
             backend.close()
 
-    def _serve(self, backend: Backend, batch: list[Window]) -> None:
+    def _serve(self, backend: Backend, batch: list[Window], max_batch_size: int) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
-        turn = _Turn(backend, max(window.priority for window in batch))
+        turn = _Turn(backend, max_batch_size, MOST_PASSED_OVER * len(batch))
         if heard := self._hear_all(turn, batch):
             self._ask(turn, heard)
 
@@ -289,7 +292,7 @@ class Engine:
                 if is_over:
                     return
                 with self._watch.paused(turn.backend):
-                    self._let_pass(turn)
+                    self._let_pass(turn, windows[0].rank)
 
     def _are_awaited(self, windows: Iterable[Window]) -> bool:
         """Whether anybody still waits for one of these."""
@@ -302,15 +305,17 @@ class Engine:
             self.statistics.num_batches += 1
             self.statistics.num_windows += len(windows)
 
-    def _let_pass(self, turn: _Turn) -> None:
-        """Serves those who come before whom this turn is for."""
-        while turn.num_to_let_pass:
+    def _let_pass(self, turn: _Turn, rank: Rank) -> None:
+        """Serves those who come before the windows of this turn, which are of `rank`."""
+        max_size = max(1, turn.max_batch_size // 2)
+        while turn.num_to_let_pass > 0:
             with self._lock:
-                batch = self._next_batch(before=turn.priority)
+                batch = self._scheduler.batch_before(rank, max_size)
+                self._note_served(batch)
             if not batch:
                 return
-            with turn.giving_way():
-                self._serve(turn.backend, batch)
+            with turn.giving_way(batch):
+                self._serve(turn.backend, batch, max_size)
 
     def _hear_all(self, turn: _Turn, batch: list[Window]) -> list[Window]:
         """Encodes the batch, without the second windows of a request once somebody new waits."""
@@ -321,7 +326,7 @@ class Engine:
             batch = batch[len(group) :]
             owners.update(window.owner for window in group)
             heard += self._hear(turn.backend, group)
-            self._let_pass(turn)
+            self._let_pass(turn, group[0].rank)
         return heard
 
     def _gives_way(self, batch: list[Window], owners: set[object]) -> bool:
@@ -359,11 +364,10 @@ class Engine:
 
     # Under the lock ------------------------------------------------------------------------------
 
-    def _next_batch(self, before: Priority | None = None) -> list[Window]:
-        batch = self._scheduler.next_batch(before)
+    def _note_served(self, batch: Sequence[Window]) -> None:
+        """They wait no longer."""
         for window in batch:
             self._waiting.pop(window, None)
-        return batch
 
     def _hand_over(self, window: Window, answer: Answer) -> None:
         request = window.owner

@@ -225,12 +225,13 @@ class Request:
         if work is None:
             self._ended.add(loop)
             return []
-        window = self._window(work.audio, work.step)
+        is_opening = loop is self._loops[0] and loop.num_frames_done == 0
+        window = self._window(work.audio, work.step, is_opening=is_opening)
         self._loop_of[window] = loop
         return [window]
 
-    def _window(self, audio: WindowAudio, step: Step) -> Window:
-        return Window(self, audio, step, self._priority)
+    def _window(self, audio: WindowAudio, step: Step, *, is_opening: bool = True) -> Window:
+        return Window(self, audio, step, self._priority, is_opening)
 
     def _news(self) -> list[Event]:
         """What is final and not told yet, in the recording's order; at the end, the transcript.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Container, Sequence
 
-from simple_asr.engine.window import BatchKey, Priority, Window
+from simple_asr.engine.window import BatchKey, Priority, Rank, Window
 
-# So that the background goes on under any load, it leads one call in so many, and one of its own
-# gives way to so many others.
+# So that the background goes on under any load, it leads one call in so many; and so many windows
+# at most pass each of a call that has begun.
 MOST_PASSED_OVER = 8
 
 
@@ -16,12 +16,11 @@ class Scheduler:
     """Waiting windows, by request, in turn.
 
     Of the requests with the first priority, the one that has waited longest chooses the batch key;
-    windows of the others join it as their turn comes, one a request, those with the first priority
-    before the rest. Room that is left goes to more windows of the same requests:
-    to any of a request that is alone, and otherwise only to those that are encoded already, since
-    each of the others would hold up the whole batch. Whoever had a window taken goes to the end of
-    the line, so a short clip never waits for a long file to end. A request with nothing waiting
-    loses its place and comes back at the end.
+    windows of the others join it as their turn comes, one a request. Room that is left goes to more
+    windows of the same requests: to any of a request that is alone, and otherwise only to those
+    that are encoded already, since each of the others would hold up the whole batch. Whoever had a
+    window taken goes to the end of the line, so a short clip never waits for a long file to end. A
+    request with nothing waiting loses its place and comes back at the end.
 
     Owned by the engine, guarded by its lock.
     """
@@ -41,7 +40,7 @@ class Scheduler:
             windows.appendleft(window)
 
     def put_back(self, windows: Sequence[Window]) -> None:
-        """Takes back windows of `next_batch`; they come before the others of their requests."""
+        """Takes back windows of a batch; they come before the others of their requests."""
         for window in reversed(windows):
             self._waiting.setdefault(window.owner, deque()).appendleft(window)
 
@@ -55,30 +54,34 @@ class Scheduler:
             owner not in owners and self._priority(owner) <= priority for owner in self._waiting
         )
 
-    def next_batch(self, before: Priority | None = None) -> list[Window]:
-        """Windows for one model call, all with one key; empty when nothing waits.
+    def next_batch(self) -> list[Window]:
+        """Windows for one model call, all with one key; empty when nothing waits."""
+        return self._batch_of(self._leader(), self._max_batch_size) if self._waiting else []
 
-        The first window of each request comes before the second of any. With `before`, the call is
-        made between two tokens of another, and only for who has a priority before that one's.
+    def batch_before(self, rank: Rank, max_size: int) -> list[Window]:
+        """Windows for a call between two tokens of another, whose windows are of `rank`.
+
+        All are of an earlier rank; empty when no such window waits.
         """
-        if not self._waiting:
+        first = min(self._waiting, key=self._rank, default=None)
+        if first is None or self._rank(first) >= rank:
             return []
-        leader = self._leader() if before is None else self._first()
-        if before is not None and self._priority(leader) >= before:
-            return []
+        return self._batch_of(first, min(max_size, self._max_batch_size))
+
+    def _batch_of(self, leader: object, max_size: int) -> list[Window]:
+        """The first window of each request comes before the second of any."""
         batch = [self._take(leader)]
         key = batch[0].key
-        others = [owner for owner in self._waiting if owner != batch[0].owner]
-        self._join(batch, sorted(others, key=self._priority), key)
-        is_alone = len(batch) == 1 and not self.has_others_than({batch[0].owner}, batch[0].priority)
-        while len(batch) < self._max_batch_size:
+        self._join(batch, [owner for owner in self._waiting if owner != leader], key, max_size)
+        is_alone = len(batch) == 1 and not self.has_others_than({leader}, batch[0].priority)
+        while len(batch) < max_size:
             num_before = len(batch)
             more = [
                 owner
                 for owner, windows in self._waiting.items()
                 if is_alone or windows[0].audio.encoded is not None
             ]
-            self._join(batch, more, key)
+            self._join(batch, more, key, max_size)
             if len(batch) == num_before:
                 break
         return batch
@@ -86,7 +89,7 @@ class Scheduler:
     def _leader(self) -> object:
         """Whose turn it is."""
         longest_waiting = next(iter(self._waiting))
-        first = self._first()
+        first = min(self._waiting, key=self._priority)
         if self._priority(first) == self._priority(longest_waiting):
             self._num_passed_over = 0
             return longest_waiting
@@ -96,17 +99,18 @@ class Scheduler:
             return longest_waiting
         return first
 
-    def _first(self) -> object:
-        """Of those with the first priority, the one that has waited longest."""
-        return min(self._waiting, key=self._priority)
-
     def _priority(self, owner: object) -> Priority:
         return self._waiting[owner][0].priority
 
-    def _join(self, batch: list[Window], owners: Sequence[object], key: BatchKey) -> None:
+    def _rank(self, owner: object) -> Rank:
+        return self._waiting[owner][0].rank
+
+    def _join(
+        self, batch: list[Window], owners: Sequence[object], key: BatchKey, max_size: int
+    ) -> None:
         """One window of each of `owners`, where it fits."""
         for owner in owners:
-            if len(batch) < self._max_batch_size and self._waiting[owner][0].key == key:
+            if len(batch) < max_size and self._waiting[owner][0].key == key:
                 batch.append(self._take(owner))
 
     def _take(self, owner: object) -> Window:

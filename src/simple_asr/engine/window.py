@@ -144,22 +144,6 @@ class Voice:
 Answer: TypeAlias = Detected | Decoded | Aligned | Voice
 
 
-@dataclass(frozen=True, slots=True)
-class BatchKey:
-    """Windows with equal keys may share one model call. `context` is that of their audio.
-
-    In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
-    position and as many task tokens in every row; an `align` call shares its start sequence.
-    Language and task may differ between the rows of a `generate` call. Whoever waits shares no
-    call with the background, which would hold it up.
-    """
-
-    kind: type[Step]
-    context: int
-    shared: tuple[object, ...] = ()
-    is_background: bool = False
-
-
 class Priority(IntEnum):
     """Whose windows go first: somebody speaks, somebody waits, nobody waits."""
 
@@ -168,17 +152,44 @@ class Priority(IntEnum):
     BACKGROUND = 2
 
 
+class Rank(IntEnum):
+    """Who passes whom between two tokens of a call: a voice note, say, a meeting that goes on."""
+
+    LIVE = 0
+    OPENING = 1
+    LATER = 2
+    BACKGROUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """Windows with equal keys may share one model call. `context` is that of their audio.
+
+    In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
+    position and as many task tokens in every row; an `align` call shares its start sequence.
+    Language and task may differ between the rows of a `generate` call. Windows of
+    another rank share no call, in which they would hold each other up.
+    """
+
+    kind: type[Step]
+    context: int
+    shared: tuple[object, ...] = ()
+    rank: Rank = Rank.LATER
+
+
 @dataclass(slots=True, eq=False)
 class Window:
     """One step to take on one window. `owner` is the request, told apart by identity.
 
-    All windows of one owner have one priority.
+    All windows of one owner have one priority. `is_opening` tells that nothing of the recording
+    is written yet: of a short one nothing comes after.
     """
 
     owner: object
     audio: WindowAudio
     step: Step
     priority: Priority = Priority.INTERACTIVE
+    is_opening: bool = False
     key: BatchKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,8 +197,14 @@ class Window:
             type(self.step),
             self.audio.context,
             shared_by_batch(self.step),
-            self.priority == Priority.BACKGROUND,
+            self.rank,
         )
+
+    @property
+    def rank(self) -> Rank:
+        if self.priority == Priority.INTERACTIVE:
+            return Rank.OPENING if self.is_opening else Rank.LATER
+        return Rank.LIVE if self.priority == Priority.LIVE else Rank.BACKGROUND
 
 
 def shared_by_batch(step: Step) -> tuple[object, ...]:

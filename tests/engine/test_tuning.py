@@ -25,17 +25,24 @@ def run(program: str, **environment: str) -> str:
     return answer.stdout.strip()
 
 
+TAKE_AND_FREE_300_MB = TUNE + (
+    "import ctypes; libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p\n"
+    "libc.free.argtypes = [ctypes.c_void_p]\n"
+    "block = libc.malloc(300 << 20); ctypes.memset(block, 1, 300 << 20); libc.free(block)\n"
+)
+PRINT_RESIDENT_MB = "print(int(open('/proc/self/statm').read().split()[1]) * 4096 >> 20)"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_freed_memory_is_kept() -> None:
-    # 100 MB freed stay with the process: its resident memory does not fall back.
-    program = TUNE + (
-        "import ctypes; libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p\n"
-        "libc.free.argtypes = [ctypes.c_void_p]\n"
-        "block = libc.malloc(100 << 20); ctypes.memset(block, 1, 100 << 20); libc.free(block)\n"
-        "print(int(open('/proc/self/statm').read().split()[1]) * 4096 >> 20)"
-    )
+    assert int(run(TAKE_AND_FREE_300_MB + PRINT_RESIDENT_MB)) > 300
 
-    assert int(run(program)) > 100
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_kept_memory_is_given_back_when_told() -> None:
+    give_back = "from simple_asr.engine.tuning import give_back_memory; give_back_memory()\n"
+
+    assert int(run(TAKE_AND_FREE_300_MB + give_back + PRINT_RESIDENT_MB)) < 200
 
 
 @pytest.mark.skipif("avx512f" not in cpu_flags(), reason="this processor has no AVX-512")

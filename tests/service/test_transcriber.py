@@ -723,3 +723,20 @@ def test_a_model_that_hangs_is_given_up_and_everybody_is_told(
     assert "has not returned" in transcriber.model_state.reason
     with pytest.raises(EngineLost):
         asyncio.run(transcriber.transcribe(media, ENGLISH))
+
+
+def test_memory_is_given_back_when_nobody_asks_for_anything(
+    build: Build, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back = threading.Semaphore(0)
+    monkeypatch.setattr(transcribing, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(transcribing, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(transcribing, "give_back_memory", given_back.release)
+
+    transcriber = build()
+    transcriber.start()
+    transcriber.wait_until_loaded()
+
+    assert given_back.acquire(timeout=WAIT), "not after the model was loaded"
+    asyncio.run(transcriber.transcribe(media, ENGLISH))
+    assert given_back.acquire(timeout=WAIT), "not after a transcription"

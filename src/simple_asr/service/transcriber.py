@@ -36,11 +36,13 @@ from simple_asr.engine.options import TranscribeOptions
 from simple_asr.engine.parts import WHOLE, Part
 from simple_asr.engine.request import Outcome, Request
 from simple_asr.engine.seek_loop import FindVoiceBetween, Shortcuts
+from simple_asr.engine.tuning import give_back_memory
 from simple_asr.engine.watch import CallWatch
 from simple_asr.engine.window import Priority
 from simple_asr.errors import AsrError, ModelNotReady
 from simple_asr.service.backlog import Backlog
 from simple_asr.service.decoding import DecodedAudio, Decoder, Decoding
+from simple_asr.service.idleness import Idleness
 from simple_asr.service.receipt import effective_options
 from simple_asr.service.stopwatch import Stopwatch
 from simple_asr.transcript.events import Checkpoint, Done, Event, Progress, SegmentDone
@@ -50,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 # How often the engine is looked after.
 WATCH_SECONDS = 1.0
+# Long enough that who dictates sentence after sentence does not wait for memory to be had again.
+IDLE_SECONDS = 10.0
 WINDOW_SECONDS = N_FRAMES / FRAMES_PER_SECOND
 
 
@@ -507,7 +511,11 @@ class LocalTranscriber:
     def _look_after_engine(self) -> None:
         """Until the end, or until there is nothing left to look after."""
         engine = self._engine
+        idleness = Idleness(IDLE_SECONDS, time.monotonic())
         while engine is not None and not self._is_closed.wait(WATCH_SECONDS):
+            num_calls = engine.statistics.num_batches
+            if idleness.begins(engine.num_admitted, num_calls, time.monotonic()):
+                give_back_memory()
             fault = engine.fault()
             if fault is not None:
                 logger.critical("Speech recognition is given up. %s", fault)

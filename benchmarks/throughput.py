@@ -1,7 +1,7 @@
 """Audio seconds per second, and latencies, under 1 to 16 clients: we over HTTP, and faster-whisper.
 
     python -m benchmarks.throughput FOLDER [--clients 1 4 16] [--rounds 3] [--peer-python PYTHON]
-        [--beside LONG LONG]
+        [--beside LONG ...]
 
 FOLDER holds `manifest.jsonl`. Greedy decoding of `base` in int8; rounds alternate between the
 systems, and medians are printed with their range. The peer runs as shipped in its best of two
@@ -114,7 +114,7 @@ def _peer(python: str, workers: int, threads: int, listing: str) -> Measure:
 def _kept_busy(client: httpx.Client, recordings: Sequence[Path], context: str) -> Iterator[None]:
     """While each of the recordings is being transcribed, over and over."""
     is_over = threading.Event()
-    is_begun = threading.Barrier(len(recordings) + 1)
+    has_begun = threading.Semaphore(0)
 
     def keep_asking(path: Path) -> None:
         is_first = True
@@ -132,19 +132,20 @@ def _kept_busy(client: httpx.Client, recordings: Sequence[Path], context: str) -
                 for line in events.raise_for_status().iter_lines():
                     if is_first and line == "event: segment":
                         is_first = False
-                        is_begun.wait()
+                        has_begun.release()
                     if is_over.is_set():
                         break  # Who leaves is not transcribed for any more.
 
     with ThreadPoolExecutor(len(recordings)) as clients:
         asking = [clients.submit(keep_asking, path) for path in recordings]
         try:
-            is_begun.wait(_BEGIN_SECONDS)
+            if not all(has_begun.acquire(timeout=_BEGIN_SECONDS) for _ in recordings):
+                raise TimeoutError(f"No text of a long recording after {_BEGIN_SECONDS} s.")
             yield
         finally:
             is_over.set()
-        for each in asking:
-            each.result()
+            for each in asking:
+                each.result()
 
 
 def _warm(systems: dict[str, Measure]) -> None:

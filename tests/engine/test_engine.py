@@ -372,7 +372,7 @@ def test_a_caller_passes_between_two_windows_that_the_background_has_heard(
 
 
 def test_a_call_of_the_background_gives_way_so_often_and_then_goes_on(writer: Writer) -> None:
-    engine = Engine([writer], max_batch_size=1, max_requests=50)
+    engine = Engine([writer], max_batch_size=2, max_requests=50)
     job, callers = Caller(), [Caller() for _ in range(20)]
     engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
     assert writer.is_working.wait(WAIT)
@@ -384,6 +384,82 @@ def test_a_call_of_the_background_gives_way_so_often_and_then_goes_on(writer: Wr
     for each in (job, *callers):
         each.transcript()
     assert writer.ended.index("de") == MOST_PASSED_OVER
+    engine.close()
+
+
+def test_those_count_too_who_pass_those_who_pass(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=4, max_requests=50)
+    job = Caller()
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    assert writer.is_working.wait(WAIT)
+
+    callers = [Caller() for _ in range(8)]
+    speakers = [Caller() for _ in range(20)]
+    for caller in callers:
+        engine.submit(request(writer), caller)
+    writer.may_write.release(1)  # and who waits passes: now they write
+    for speaker in speakers:
+        engine.submit(request(writer, priority=Priority.LIVE), speaker)
+    writer.may_write.release(1000)
+
+    for each in (job, *callers, *speakers):
+        each.transcript()
+    assert writer.ended.index("de") == MOST_PASSED_OVER
+    engine.close()
+
+
+def test_a_call_that_passes_and_fails_costs_the_one_it_passes_nothing(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    job, callers = Caller(), [Caller() for _ in range(2)]
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    assert writer.is_working.wait(WAIT)
+    writer.fails_together_after = 1
+
+    for caller in callers:
+        engine.submit(request(writer), caller)
+    writer.may_write.release(1000)
+
+    assert [each.transcript().text for each in (*callers, job)] == [" Hello."] * 3
+    assert engine.statistics.num_failed_batches == 1
+    engine.close()
+
+
+def test_closing_ends_a_call_that_stands_still_and_the_one_that_passes(writer: Writer) -> None:
+    engine = Engine([writer], max_batch_size=8, max_requests=10)
+    job, caller = Caller(), Caller()
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    assert writer.is_working.wait(WAIT)
+    writer.is_working.clear()
+    engine.submit(request(writer), caller)
+    writer.may_write.release(1)
+    assert writer.is_working.wait(WAIT), "nobody passes"
+
+    ending = threading.Thread(target=engine.close)
+    ending.start()
+    for each in (job, caller):
+        with pytest.raises(ShuttingDown):
+            each.transcript()
+    writer.may_write.release(2)  # a token of each
+    ending.join(WAIT)
+
+    assert writer.is_closed
+
+
+def test_a_window_that_the_model_forgets_fails_its_request(tokenizer: Tokenizer) -> None:
+    class Forgetful(FakeBackend):
+        def decode(
+            self, encoded: Sequence[Encoded], steps: Sequence[Decode]
+        ) -> Iterator[dict[int, Decoded]]:
+            yield {}
+
+    backend = Forgetful(tokenizer)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    caller = Caller()
+
+    engine.submit(request(backend), caller)
+
+    with pytest.raises(EngineFailed):
+        caller.transcript()
     engine.close()
 
 

@@ -168,6 +168,31 @@ def test_between_the_tokens_of_a_call_those_of_an_earlier_rank_are_served() -> N
     assert owners(scheduler.next_batch()) == ["job"]
 
 
+def test_where_one_more_costs_nothing_ranks_share_a_call_and_the_first_have_the_first_places() -> (
+    None
+):
+    scheduler = Scheduler(max_batch_size=3, mixes_ranks=True)
+    scheduler.add(window("long"))
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+    for note in ("short", "shorter"):
+        scheduler.add(window(note, is_opening=True))
+
+    assert owners(scheduler.next_batch()) == ["long", "short", "shorter"]
+    assert owners(scheduler.next_batch()) == ["job"]
+
+
+def test_calls_between_two_tokens_count_when_the_background_has_to_go_on() -> None:
+    scheduler = Scheduler(max_batch_size=2)
+    scheduler.add(window("job", priority=Priority.BACKGROUND))
+    for note in range(9):
+        scheduler.add(window(f"note {note}", is_opening=True))
+
+    for _ in range(8):
+        scheduler.batch_before(Rank.LATER, 1)
+
+    assert owners(scheduler.next_batch()) == ["job"]
+
+
 def test_a_caller_who_is_alone_but_for_the_background_fills_the_batch() -> None:
     scheduler = Scheduler(max_batch_size=3)
     scheduler.add(window("job", priority=Priority.BACKGROUND))

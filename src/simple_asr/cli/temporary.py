@@ -37,8 +37,9 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         handler = signal.getsignal(signal.SIGINT)
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.getsignal(signal.SIGTERM)
     try:
+        signal.signal(signal.SIGTERM, interrupt)
         yield
     except KeyboardInterrupt:
         if is_terminated:

@@ -27,7 +27,6 @@ from simple_asr.engine.window import (
     Decode,
     DetectLanguage,
     FindVoice,
-    Rank,
     Voice,
     Window,
     WindowAudio,
@@ -66,29 +65,47 @@ class Queue:
 
 @dataclass(slots=True)
 class _Turn:
-    """What a worker does for one batch.
+    """What a worker does for one batch of `num_windows`.
 
-    Between two encodings, and two tokens, it lets windows of an earlier rank pass: so many at most,
-    and at once no more than half of what it may have itself, since memory holds both.
+    Between two encodings, and two tokens, it lets windows of an earlier rank pass: so many at most
+    in all, those included that pass them, and at once no more than half of what it may have itself,
+    since memory holds both.
     """
 
     backend: Backend
     max_batch_size: int
-    num_to_let_pass: int
+    num_windows: int
+    max_passing: int
+    num_passed: int = 0
     seconds_waited: float = 0.0
+
+    @property
+    def num_to_let_pass(self) -> int:
+        """How many windows may pass now, in one call."""
+        allowed = min(self.max_passing, MOST_PASSED_OVER * self.num_windows)
+        return min(self.max_batch_size // 2, allowed - self.num_passed)
+
+    def passed_by(self, batch: Sequence[Window]) -> _Turn:
+        """The turn of a batch that passes this one."""
+        self.num_passed += len(batch)
+        return _Turn(
+            self.backend,
+            self.max_batch_size // 2,
+            len(batch),
+            max_passing=self.max_passing - self.num_passed,
+        )
 
     def now(self) -> float:
         """Seconds on a clock that stands still while others pass."""
         return time.monotonic() - self.seconds_waited
 
     @contextmanager
-    def giving_way(self, batch: Sequence[Window]) -> Iterator[None]:
-        """While these pass."""
+    def giving_way(self) -> Iterator[None]:
+        """While somebody passes."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.num_to_let_pass -= len(batch)
             self.seconds_waited += time.monotonic() - began
 
 
@@ -119,7 +136,8 @@ class Engine:
         watch: CallWatch | None = None,
     ) -> None:
         """Starts one thread for each of `backends`, which then belongs to it."""
-        self._scheduler = Scheduler(max_batch_size)
+        is_on_gpu = backends[0].info.device == "cuda"
+        self._scheduler = Scheduler(max_batch_size, mixes_ranks=is_on_gpu)
         self._max_batch_size = max_batch_size
         self._max_requests = max_requests
         self._on_call = on_call
@@ -189,7 +207,7 @@ class Engine:
             self._publish(request, events, windows)
 
     def cancel(self, request: Request) -> None:
-        """Frees the request's windows before the next model call. It hears nothing more."""
+        """Frees the request's windows, and stops a call for them alone. It hears nothing more."""
         with self._lock:
             self._forget(request)
 
@@ -208,7 +226,7 @@ class Engine:
                 self._fail(request, engine_lost())
 
     def close(self, timeout: float = 5.0) -> None:
-        """Ends the workers after their present call; what still waits fails with ShuttingDown."""
+        """Ends the workers after their present token, or call; who waits is told ShuttingDown."""
         with self._work:
             self._is_closing = True
             for request in list(self._listeners):
@@ -227,7 +245,8 @@ class Engine:
                 self._note_served(batch)
             if not batch:
                 break
-            self._serve(backend, batch, self._max_batch_size)
+            most = MOST_PASSED_OVER * len(batch)
+            self._serve(_Turn(backend, self._max_batch_size, len(batch), most), batch)
         self._end_worker()
 
     def _end_worker(self) -> None:
@@ -240,10 +259,10 @@ class Engine:
         for backend in self._backends:
             backend.close()
 
-    def _serve(self, backend: Backend, batch: list[Window], max_batch_size: int) -> None:
+    def _serve(self, turn: _Turn, batch: list[Window]) -> None:
         """One model call and what follows from it. Whatever fails, the worker lives on."""
-        turn = _Turn(backend, max_batch_size, MOST_PASSED_OVER * len(batch))
-        if heard := self._hear_all(turn, batch):
+        if heard := self._awaited(self._hear_all(turn, batch)):
+            turn.num_windows = len(heard)
             self._ask(turn, heard)
 
     def _ask(self, turn: _Turn, windows: list[Window]) -> None:
@@ -276,28 +295,29 @@ class Engine:
     def _answer(self, turn: _Turn, unanswered: dict[Window, None]) -> None:
         """Hands over each answer as soon as it is there, and takes its window out.
 
-        Ends before the model does when nobody waits for the rest. Raises what the model raises.
+        Ends before the model does when nobody waits for the rest. Raises what the model raises, and
+        RuntimeError when it gives no answer to a window.
         """
         windows, began = list(unanswered), turn.now()
         with closing(ask(turn.backend, windows)) as answering:
             for answers in answering:
-                for window, _ in answers:
-                    del unanswered[window]
-                is_over = not self._are_awaited(unanswered)
+                is_over = not self._awaited(unanswered.keys() - dict(answers).keys())
                 if is_over:
                     self._count_call(windows, turn.now() - began)
                 with self._work:
                     for window, answer in answers:
                         self._hand_over(window, answer)
+                        del unanswered[window]
                 if is_over:
                     return
                 with self._watch.paused(turn.backend):
-                    self._let_pass(turn, windows[0].rank)
+                    self._let_pass(turn, unanswered)
+        raise RuntimeError(f"The model left {len(unanswered)} windows without an answer.")
 
-    def _are_awaited(self, windows: Iterable[Window]) -> bool:
-        """Whether anybody still waits for one of these."""
+    def _awaited(self, windows: Iterable[Window]) -> list[Window]:
+        """Those of these windows for which somebody still waits."""
         with self._lock:
-            return any(window.owner in self._listeners for window in windows)
+            return [window for window in windows if window.owner in self._listeners]
 
     def _count_call(self, windows: Sequence[Window], seconds: float) -> None:
         self._on_call(_name_of(windows), len(windows), seconds, has_failed=False)
@@ -305,28 +325,31 @@ class Engine:
             self.statistics.num_batches += 1
             self.statistics.num_windows += len(windows)
 
-    def _let_pass(self, turn: _Turn, rank: Rank) -> None:
-        """Serves those who come before the windows of this turn, which are of `rank`."""
-        max_size = max(1, turn.max_batch_size // 2)
+    def _let_pass(self, turn: _Turn, windows: Iterable[Window]) -> None:
+        """Serves those who come before all of `windows`, for which the turn is."""
+        rank = min(window.rank for window in windows)
         while turn.num_to_let_pass > 0:
             with self._lock:
-                batch = self._scheduler.batch_before(rank, max_size)
+                batch = self._scheduler.batch_before(rank, turn.num_to_let_pass)
                 self._note_served(batch)
             if not batch:
                 return
-            with turn.giving_way(batch):
-                self._serve(turn.backend, batch, max_size)
+            passing = turn.passed_by(batch)
+            with turn.giving_way():
+                self._serve(passing, batch)
+            turn.num_passed += passing.num_passed
 
     def _hear_all(self, turn: _Turn, batch: list[Window]) -> list[Window]:
         """Encodes the batch, without the second windows of a request once somebody new waits."""
         heard: list[Window] = []
         owners: set[object] = set()
-        while batch and not self._gives_way(batch, owners):
-            group = batch[: turn.backend.info.encode_batch_size]
-            batch = batch[len(group) :]
+        left = batch
+        while left and not self._gives_way(left, owners):
+            group = left[: turn.backend.info.encode_batch_size]
+            left = left[len(group) :]
             owners.update(window.owner for window in group)
             heard += self._hear(turn.backend, group)
-            self._let_pass(turn, group[0].rank)
+            self._let_pass(turn, batch)
         return heard
 
     def _gives_way(self, batch: list[Window], owners: set[object]) -> bool:

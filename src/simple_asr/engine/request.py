@@ -126,7 +126,7 @@ class Request:
     def start(self) -> tuple[list[Event], list[Window]]:
         """What is known at once, and the first steps to take."""
         if self._language is None and self._info.is_multilingual and self._is_anything_heard():
-            return [], [self._window(self._detection_audio(), DetectLanguage())]
+            return [], [self._window(self._detection_audio(), DetectLanguage(), is_opening=True)]
         return self._start_loops()
 
     def receive(self, window: Window, answer: Answer) -> tuple[list[Event], list[Window]]:
@@ -206,7 +206,7 @@ class Request:
         is_unsure = probabilities[language] < _SURE_LANGUAGE
         is_shortcut = window.audio is self._loops[0].first_audio()
         if is_unsure and is_shortcut and window.audio.num_frames < N_FRAMES:
-            return [], [self._window(self._opening(), DetectLanguage())]
+            return [], [self._window(self._opening(), DetectLanguage(), is_opening=True)]
         self._language, self._language_probability = language, probabilities[language]
         return self._start_loops()
 
@@ -225,12 +225,13 @@ class Request:
         if work is None:
             self._ended.add(loop)
             return []
-        is_opening = loop is self._loops[0] and loop.num_frames_done == 0
-        window = self._window(work.audio, work.step, is_opening=is_opening)
+        is_first = loop is self._loops[0] and loop.num_frames_done == 0
+        is_short = self._log_mel.content_frames <= N_FRAMES
+        window = self._window(work.audio, work.step, is_opening=is_first or is_short)
         self._loop_of[window] = loop
         return [window]
 
-    def _window(self, audio: WindowAudio, step: Step, *, is_opening: bool = True) -> Window:
+    def _window(self, audio: WindowAudio, step: Step, *, is_opening: bool) -> Window:
         return Window(self, audio, step, self._priority, is_opening)
 
     def _news(self) -> list[Event]:

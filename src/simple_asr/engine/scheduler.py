@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Container, Sequence
 
-from simple_asr.engine.window import BatchKey, Priority, Rank, Window
+from simple_asr.engine.window import Priority, Rank, Window
 
-# So that the background goes on under any load, it leads one call in so many; and so many windows
-# at most pass each of a call that has begun.
+# So that the background goes on under any load, it leads one call after so many others; and so many
+# windows at most pass each of a call that has begun.
 MOST_PASSED_OVER = 8
 
 
@@ -25,8 +25,13 @@ class Scheduler:
     Owned by the engine, guarded by its lock.
     """
 
-    def __init__(self, max_batch_size: int) -> None:
+    def __init__(self, max_batch_size: int, *, mixes_ranks: bool = False) -> None:
+        """With `mixes_ranks` all windows may share a call, since one more costs hardly anything.
+
+        Elsewhere they would hold each other up.
+        """
         self._max_batch_size = max_batch_size
+        self._mixes_ranks = mixes_ranks
         self._waiting: OrderedDict[object, deque[Window]] = OrderedDict()
         self._num_passed_over = 0
         """Calls in a row that left out the request which has waited longest, for its priority."""
@@ -56,7 +61,9 @@ class Scheduler:
 
     def next_batch(self) -> list[Window]:
         """Windows for one model call, all with one key; empty when nothing waits."""
-        return self._batch_of(self._leader(), self._max_batch_size) if self._waiting else []
+        if not self._waiting:
+            return []
+        return self._batch_of(self._leader(), self._max_batch_size, mixes_ranks=self._mixes_ranks)
 
     def batch_before(self, rank: Rank, max_size: int) -> list[Window]:
         """Windows for a call between two tokens of another, whose windows are of `rank`.
@@ -66,13 +73,15 @@ class Scheduler:
         first = min(self._waiting, key=self._rank, default=None)
         if first is None or self._rank(first) >= rank:
             return []
-        return self._batch_of(first, min(max_size, self._max_batch_size))
+        if self._priority(first) < self._priority(self._longest_waiting()):
+            self._num_passed_over += 1
+        return self._batch_of(first, max_size, mixes_ranks=False)
 
-    def _batch_of(self, leader: object, max_size: int) -> list[Window]:
+    def _batch_of(self, leader: object, max_size: int, *, mixes_ranks: bool) -> list[Window]:
         """The first window of each request comes before the second of any."""
         batch = [self._take(leader)]
-        key = batch[0].key
-        self._join(batch, [owner for owner in self._waiting if owner != leader], key, max_size)
+        others = [owner for owner in self._waiting if owner != leader]
+        self._join(batch, sorted(others, key=self._rank), max_size, mixes_ranks=mixes_ranks)
         is_alone = len(batch) == 1 and not self.has_others_than({leader}, batch[0].priority)
         while len(batch) < max_size:
             num_before = len(batch)
@@ -81,23 +90,24 @@ class Scheduler:
                 for owner, windows in self._waiting.items()
                 if is_alone or windows[0].audio.encoded is not None
             ]
-            self._join(batch, more, key, max_size)
+            self._join(batch, more, max_size, mixes_ranks=mixes_ranks)
             if len(batch) == num_before:
                 break
         return batch
 
     def _leader(self) -> object:
         """Whose turn it is."""
-        longest_waiting = next(iter(self._waiting))
+        longest_waiting = self._longest_waiting()
         first = min(self._waiting, key=self._priority)
-        if self._priority(first) == self._priority(longest_waiting):
+        is_first = self._priority(first) == self._priority(longest_waiting)
+        if is_first or self._num_passed_over >= MOST_PASSED_OVER:
             self._num_passed_over = 0
             return longest_waiting
         self._num_passed_over += 1
-        if self._num_passed_over > MOST_PASSED_OVER:
-            self._num_passed_over = 0
-            return longest_waiting
         return first
+
+    def _longest_waiting(self) -> object:
+        return next(iter(self._waiting))
 
     def _priority(self, owner: object) -> Priority:
         return self._waiting[owner][0].priority
@@ -106,11 +116,19 @@ class Scheduler:
         return self._waiting[owner][0].rank
 
     def _join(
-        self, batch: list[Window], owners: Sequence[object], key: BatchKey, max_size: int
+        self,
+        batch: list[Window],
+        owners: Sequence[object],
+        max_size: int,
+        *,
+        mixes_ranks: bool,
     ) -> None:
         """One window of each of `owners`, where it fits."""
+        leading = batch[0]
         for owner in owners:
-            if len(batch) < max_size and self._waiting[owner][0].key == key:
+            window = self._waiting[owner][0]
+            is_near = mixes_ranks or window.rank == leading.rank
+            if len(batch) < max_size and window.key == leading.key and is_near:
                 batch.append(self._take(owner))
 
     def _take(self, owner: object) -> Window:

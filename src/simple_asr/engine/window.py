@@ -153,7 +153,10 @@ class Priority(IntEnum):
 
 
 class Rank(IntEnum):
-    """Who passes whom between two tokens of a call: a voice note, say, a meeting that goes on."""
+    """Which windows pass which between two tokens: a voice note, say, those of a meeting.
+
+    An opening is a recording's first window, or any of a recording that is no longer than one.
+    """
 
     LIVE = 0
     OPENING = 1
@@ -167,22 +170,19 @@ class BatchKey:
 
     In CTranslate2 a `generate` call shares its search options, needs start-of-transcript at one
     position and as many task tokens in every row; an `align` call shares its start sequence.
-    Language and task may differ between the rows of a `generate` call. Windows of
-    another rank share no call, in which they would hold each other up.
+    Language and task may differ between the rows of a `generate` call.
     """
 
     kind: type[Step]
     context: int
     shared: tuple[object, ...] = ()
-    rank: Rank = Rank.LATER
 
 
 @dataclass(slots=True, eq=False)
 class Window:
     """One step to take on one window. `owner` is the request, told apart by identity.
 
-    All windows of one owner have one priority. `is_opening` tells that nothing of the recording
-    is written yet: of a short one nothing comes after.
+    All windows of one owner have one priority.
     """
 
     owner: object
@@ -193,12 +193,7 @@ class Window:
     key: BatchKey = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = BatchKey(
-            type(self.step),
-            self.audio.context,
-            shared_by_batch(self.step),
-            self.rank,
-        )
+        self.key = BatchKey(type(self.step), self.audio.context, shared_by_batch(self.step))
 
     @property
     def rank(self) -> Rank:

@@ -114,6 +114,27 @@ def test_the_answer_does_not_depend_on_who_shares_the_batch(
         assert in_company.no_speech_prob == pytest.approx(by_itself.no_speech_prob, rel=1e-3)
 
 
+def test_a_text_that_stands_still_while_others_are_written_is_the_same(
+    backend: CTranslate2Backend, heard: dict[str, LogMel]
+) -> None:
+    window, *others = (
+        decode_window(backend, log_mel, language) for language, log_mel in heard.items()
+    )
+    [alone] = decoded(backend, window)
+    assert isinstance(window.step, Decode)
+
+    found: dict[int, Decoded] = {}
+    num_tokens = 0
+    for ended in backend.decode([window.audio.encoded], [window.step]):
+        found.update(ended)
+        num_tokens += 1
+        if num_tokens % 5 == 0:
+            decoded(backend, *others[:2])
+
+    assert found == {0: alone}
+    assert num_tokens > 10
+
+
 def test_requests_served_together_get_what_they_get_alone(
     engine: Engine, backend: CTranslate2Backend, heard: dict[str, LogMel]
 ) -> None:

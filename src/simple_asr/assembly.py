@@ -42,6 +42,7 @@ def build_transcriber(
 
     They report to `metrics`.
     """
+    tune()  # not only in `load_model`, which has a thread of its own
     spool = settings.spool_dir
     try:
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)

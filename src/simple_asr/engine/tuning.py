@@ -9,6 +9,7 @@ import ctypes
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import threadpoolctl
@@ -36,8 +37,13 @@ class Tuning:
     instructions: str
 
 
+@cache
 def tune() -> Tuning:
-    """Tunes this process for CTranslate2. Call it before the library is imported."""
+    """Tunes this process for CTranslate2, once.
+
+    Call it before the library is imported, and before there are threads: what a thread has taken
+    from an arena of malloc's own stays there, and who comes later may be given that arena too.
+    """
     _use_one_blas_thread()
     return Tuning(_keep_freed_memory(), _choose_instructions())
 

@@ -4,7 +4,7 @@
 
 Medians over rounds in which the systems take turns. We are measured over HTTP, in int8, with the
 server's defaults but for `speedup`, which is 1; the peers in their own process, without HTTP.
-openai-whisper computes in float32.
+openai-whisper computes in float32, whisper.cpp with weights in float16.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.local_server import LocalServer, local_server, model_folder
-from benchmarks.peer import running_peer
+from benchmarks.peer import SYSTEMS, has_module, running_peer
 
 Ask = Callable[[Path, int], tuple[float, str]]
 """Recording and beam size in, seconds and text out."""
@@ -61,12 +61,17 @@ def systems_of(
         folder = model_folder(model)
         peers = {
             "openai-whisper": ("openai", False),
+            "whisper.cpp": ("whisper.cpp", False),
             "faster-whisper": ("faster-whisper", False),
             "  batched": ("faster-whisper-batched", False),
             "  tuned": ("faster-whisper", True),
             "  batched, tuned": ("faster-whisper-batched", True),
         }
         for name, (system, is_tuned) in peers.items():
+            module = SYSTEMS[system].module
+            if not has_module(peer_python, module):
+                print(f"{name.strip()} is left out: {peer_python} has no {module}")
+                continue
             peer = running_peer(peer_python, system, folder, is_tuned=is_tuned)
             systems[name] = stack.enter_context(peer).ask
     return systems

@@ -10,14 +10,15 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import whisper
 from numpy.typing import NDArray
 
 from simple_asr.engine.weights import Variables, num_layers, plain, read_variables
+
+if TYPE_CHECKING:
+    import whisper
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -26,6 +27,9 @@ _GELU = 3  # of CTranslate2's Activation: the exact one, as in openai-whisper
 
 def load(folder: Path) -> whisper.Whisper:
     """openai-whisper's model with the weights of the CTranslate2 model in `folder`, on the CPU."""
+    import torch  # noqa: PLC0415  (what only reads the weights does without)
+    import whisper  # noqa: PLC0415
+
     weights = state_dict(read_variables(folder / "model.bin"))
     model = whisper.model.Whisper(whisper.model.ModelDimensions(**dimensions(folder)))
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
@@ -42,6 +46,8 @@ def save(folder: Path, path: Path) -> None:
     openai-whisper knows the alignment heads of its own downloads by name and takes half of all
     heads for any other file, so word times need `load`; the heads are in the checkpoint too.
     """
+    import torch  # noqa: PLC0415
+
     checkpoint = {
         "dims": dimensions(folder),
         "model_state_dict": {

@@ -8,6 +8,7 @@ an answer `{"seconds": …, "text": …}`. PYTHON needs the peer alone.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 Transcribe = Callable[[str, int], str]
 """Path and beam size in, text out."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A peer. `load` takes a CTranslate2 folder; `module` is what its Python must have."""
+
+    module: str
+    load: Callable[[str], Transcribe]
+
 
 # What engine/tuning.py does, as the environment can say it to a process that does not call it.
 TUNED = {
@@ -31,6 +42,8 @@ TUNED = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     "CT2_FORCE_CPU_ISA": "AVX512",
 }
+
+_GGML_ERROR = 4  # of ggml's levels of logging
 
 
 class Peer:
@@ -71,9 +84,15 @@ def running_peer(
         process.wait(60)
 
 
+def has_module(python: str, module: str) -> bool:
+    """Whether the interpreter `python` finds `module`."""
+    code = f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({module!r}))"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
+
+
 def main() -> None:
     system, model = sys.argv[1:]
-    transcribe = SYSTEMS[system](model)
+    transcribe = SYSTEMS[system].load(model)
     for line in sys.stdin:
         question = json.loads(line)
         began = time.perf_counter()
@@ -115,10 +134,46 @@ def _faster_whisper(model: str, *, is_batched: bool = False) -> Transcribe:
     return transcribe
 
 
-SYSTEMS: dict[str, Callable[[str], Transcribe]] = {
-    "openai": _openai,
-    "faster-whisper": _faster_whisper,
-    "faster-whisper-batched": lambda model: _faster_whisper(model, is_batched=True),
+def _whisper_cpp(model: str) -> Transcribe:
+    import _pywhispercpp as library  # noqa: PLC0415  (not installed where this is checked)
+    import faster_whisper  # noqa: PLC0415
+    from pywhispercpp.model import Model  # noqa: PLC0415
+
+    from benchmarks.ggml_weights import ggml_file  # noqa: PLC0415
+
+    def write_errors(level: int, text: str) -> None:
+        if level == _GGML_ERROR:
+            sys.stderr.write(text)
+
+    library.whisper_log_set(write_errors)
+    atexit.register(library.whisper_log_set, None)  # it would be called after Python's own end
+    loaded = Model(
+        str(ggml_file(Path(model))),
+        n_threads=os.cpu_count() or 1,
+        language="",  # to be detected
+        greedy={"best_of": 5},  # above temperature 0 alone, and whisper.cpp's command has it so
+        print_progress=False,
+    )
+    greedy, beam_search = library.WHISPER_SAMPLING_GREEDY, library.WHISPER_SAMPLING_BEAM_SEARCH
+
+    def transcribe(path: str, beam_size: int) -> str:
+        segments = loaded.transcribe(
+            faster_whisper.decode_audio(path),
+            strategy=greedy if beam_size == 1 else beam_search,
+            beam_search={"beam_size": beam_size, "patience": -1.0},
+        )
+        return " ".join(segment.text for segment in segments)
+
+    return transcribe
+
+
+SYSTEMS: dict[str, System] = {
+    "openai": System("whisper", _openai),
+    "faster-whisper": System("faster_whisper", _faster_whisper),
+    "faster-whisper-batched": System(
+        "faster_whisper", lambda model: _faster_whisper(model, is_batched=True)
+    ),
+    "whisper.cpp": System("pywhispercpp", _whisper_cpp),
 }
 
 

@@ -1,6 +1,6 @@
 """Turns a CTranslate2 Whisper model into a file whisper.cpp loads: the same weights, in float16.
 
-The format is that of whisper.cpp 1.8.4, src/whisper.cpp (`whisper_model_load`): little-endian
+The format is that of whisper.cpp 1.8.5, src/whisper.cpp (`whisper_model_load`): little-endian
 numbers of 32 bits, sizes before what they count.
 """
 

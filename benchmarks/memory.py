@@ -1,8 +1,9 @@
 """Peak memory of the server and its children while it hears 1 minute, 1 hour, 4 hours.
 
-    python -m benchmarks.memory RECORDING [--minutes 1 60 240]
+    python -m benchmarks.memory RECORDING [--minutes 1 60 240] [--sequential]
 
-RECORDING is repeated to each length. Memory is the proportional share (Pss) of all processes of
+RECORDING is repeated to each length, and recognised in chunks side by side, in full batches, or
+`--sequential`, window after window. Memory is the proportional share (Pss) of all processes of
 the server, sampled twice a second; it is a sum that counts no shared page twice.
 """
 
@@ -20,19 +21,23 @@ from benchmarks.local_server import LocalServer, local_server
 
 _KIB_PER_MIB = 1024
 
+IN_CHUNKS = {"chunking_strategy": "auto", "audio_context": "auto"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recording", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60, 240])
+    parser.add_argument("--sequential", action="store_true")
     arguments = parser.parse_args()
+    options = {} if arguments.sequential else IN_CHUNKS
     with local_server(AUDIO_SPEEDUP=1, MAX_AUDIO_SECONDS=86_400) as server:
         print(f"at rest {_memory_mib(server.pid):6.0f} MiB")
         for minutes in arguments.minutes:
             with tempfile.NamedTemporaryFile(suffix=".opus") as file:
                 _repeat(arguments.recording, minutes * 60, file.name)
                 began = time.perf_counter()
-                peak = _peak_while_heard(server, Path(file.name))
+                peak = _peak_while_heard(server, Path(file.name), options)
                 seconds = time.perf_counter() - began
             print(f"{minutes:5g} minutes: peak {peak:6.0f} MiB, {seconds:.0f} s", flush=True)
 
@@ -53,7 +58,7 @@ def _repeat(recording: Path, seconds: float, target: str) -> None:
         output.mux(stream.encode(None))
 
 
-def _peak_while_heard(server: LocalServer, path: Path) -> float:
+def _peak_while_heard(server: LocalServer, path: Path, options: dict[str, str]) -> float:
     peaks = [0.0]
     is_done = threading.Event()
 
@@ -67,7 +72,7 @@ def _peak_while_heard(server: LocalServer, path: Path) -> float:
         with path.open("rb") as audio:
             server.client.post(
                 "/transcribe",
-                params={"format": "simple", "chunking_strategy": "auto", "audio_context": "auto"},
+                params={"format": "simple", **options},
                 files={"audio_file": audio},
             ).raise_for_status()
     finally:

@@ -155,7 +155,7 @@ def _norm(variables: Variables, source: str, target: str) -> Weights:
 
 def checkpoint(folder: Path) -> Path:
     """The checkpoint of a model's folder, written beside its files the first time."""
-    path = folder.with_suffix(".pt")
+    path = folder.with_name(f"{folder.name}.pt")
     if not path.exists():
         save(folder, path)
     return path

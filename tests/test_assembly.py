@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,15 @@ def test_a_store_of_files_whose_library_is_missing_stops_the_start(
 
     with pytest.raises(ConfigurationError, match=r"simple-asr-server\[s3\]"):
         assembly.open_job_files(chosen, tmp_path)
+
+
+def test_the_process_is_tuned_before_the_model_has_a_thread_to_load_it(
+    models_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned_in: list[str] = []
+    monkeypatch.setattr(assembly, "tune", lambda: tuned_in.append(threading.current_thread().name))
+
+    transcriber = assembly.build_transcriber(settings(models_root))
+
+    transcriber.close()
+    assert tuned_in == [threading.current_thread().name]

@@ -19,7 +19,7 @@ from simple_asr.engine.request import Request
 from simple_asr.engine.scheduler import MOST_PASSED_OVER
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.watch import CallWatch
-from simple_asr.engine.window import Decode, Decoded, Encoded, Priority
+from simple_asr.engine.window import Decode, Decoded, Encoded, Priority, Rank
 from simple_asr.errors import EngineFailed, EngineLost, Overloaded, ShuttingDown
 from simple_asr.transcript.events import Done, Progress, SegmentDone
 from tests.support import WAIT, Caller, Silence
@@ -126,6 +126,37 @@ class HeldEncoder(FakeBackend):
         self.is_encoding.set()
         self.may_encode.wait(WAIT)
         return super().encode(log_mels)
+
+
+def test_on_a_cpu_who_waits_shares_no_call_with_the_background(
+    engine: Engine, backend: FakeBackend
+) -> None:
+    hold(engine, backend)
+    job, caller = Caller(), Caller()
+    engine.submit(request(backend, priority=Priority.BACKGROUND), job)
+    engine.submit(request(backend), caller)
+
+    backend.gate.set()
+
+    caller.transcript()
+    job.transcript()
+    assert [len(batch) for batch in backend.batches] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ranks"),
+    [(30.0, [Rank.OPENING, Rank.OPENING]), (31.0, [Rank.OPENING, Rank.LATER])],
+)
+def test_all_windows_of_a_short_recording_are_openings_and_the_first_of_a_long_one(
+    backend: FakeBackend, seconds: float, ranks: list[Rank]
+) -> None:
+    options = TranscribeOptions(language="en")
+    log_mel = LogMel(Silence(seconds), 80)
+    chunks = [Span(0.0, 10.0), Span(15.0, 25.0)]
+
+    _, windows = Request(options, log_mel, backend.info, backend.tokenizer, chunks=chunks).start()
+
+    assert [window.rank for window in windows] == ranks
 
 
 def test_options_that_cannot_share_a_call_do_not(engine: Engine, backend: FakeBackend) -> None:
@@ -397,7 +428,9 @@ def test_those_count_too_who_pass_those_who_pass(writer: Writer) -> None:
     speakers = [Caller() for _ in range(20)]
     for caller in callers:
         engine.submit(request(writer), caller)
-    writer.may_write.release(1)  # and who waits passes: now they write
+    writer.is_working.clear()
+    writer.may_write.release(1)
+    assert writer.is_working.wait(WAIT), "no caller passes"
     for speaker in speakers:
         engine.submit(request(writer, priority=Priority.LIVE), speaker)
     writer.may_write.release(1000)

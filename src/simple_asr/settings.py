@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="Most bytes of models in memory at once, by the size of their files. 0: half "
-        "of the machine's memory.",
+        "of what the machine, or the container, has.",
     )
     model_idle_seconds: float = Field(
         900,
@@ -157,7 +157,10 @@ class Settings(BaseSettings):
         "windows in a context of their own length. A request's `audio_context` wins.",
     )
     cpu_threads: int = Field(
-        0, ge=0, le=1024, description="Threads the model uses on a CPU. 0: one per core."
+        0,
+        ge=0,
+        le=1024,
+        description="Threads the model uses on a CPU. 0: one per core this process may use.",
     )
     max_batch_size: int = Field(
         0,

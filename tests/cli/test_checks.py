@@ -93,6 +93,19 @@ def test_a_processor_is_told_with_what_makes_it_fast(
     assert found.text.endswith("AVX2, AVX-512, VNNI (512 bits)")
 
 
+@pytest.mark.parametrize(
+    ("usable", "there", "told"),
+    [(1, 1, "1 core, "), (8, 8, "8 cores, "), (2, 64, "2 of 64 cores, ")],
+)
+def test_cores_are_told_apart_where_a_container_may_use_only_some(
+    usable: int, there: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "num_cores", lambda: usable)
+    monkeypatch.setattr(checks, "machine_cores", lambda: there)
+
+    assert processor("avx2", tmp_path, monkeypatch).text.startswith(told)
+
+
 def test_a_processor_without_avx2_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from simple_asr.cli.temporary import temporary_folder
 from simple_asr.engine.backends import num_gpus
 from simple_asr.engine.catalogue import find_model
 from simple_asr.engine.hub import Hub
+from simple_asr.engine.machine import machine_cores, num_cores
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.tuning import cpu_flags
 from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
@@ -98,8 +99,7 @@ def _why_not_loaded(name: str) -> str:
 
 
 def check_processor() -> Iterator[Finding]:
-    num_cores = len(os.sched_getaffinity(0))
-    cores = f"{num_cores} core{'s' if num_cores > 1 else ''}"
+    cores = _cores()
     if platform.machine() != "x86_64":
         yield Finding("ok", "Processor", f"{cores}, {platform.machine()}")
         return
@@ -115,6 +115,13 @@ def check_processor() -> Iterator[Finding]:
             "Use a small model (DEFAULT_MODEL=tiny), a newer processor, or a GPU. In a virtual "
             "machine, let the processor of the host show through.",
         )
+
+
+def _cores() -> str:
+    """Those the server may use; they are told apart from the machine's where these are more."""
+    usable, there = num_cores(), machine_cores()
+    cores = f"{there} core{'s' if there > 1 else ''}"
+    return cores if usable == there else f"{usable} of {cores}"
 
 
 def check_decoder() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from simple_asr.engine.machine import available_memory
 from simple_asr.engine.options import TranscribeOptions
 from simple_asr.errors import MissingKey, Overloaded, WrongKey
 from simple_asr.server.intake import BodyLimits
@@ -20,7 +21,6 @@ from simple_asr.service.charges import Charges
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_workers import Jobs
 from simple_asr.service.keys import Caller, KeyStore
-from simple_asr.service.memory import available_memory
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import Models
 from simple_asr.service.peers import caller_of

@@ -26,8 +26,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from simple_asr.engine.engine import Queue
+from simple_asr.engine.machine import available_memory
 from simple_asr.engine.request import Outcome
-from simple_asr.service.memory import available_memory
 from simple_asr.service.usage import Used
 from simple_asr.transcript.model import Processing
 

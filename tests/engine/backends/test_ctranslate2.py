@@ -16,6 +16,7 @@ from whisper_normalizer.basic import BasicTextNormalizer
 from simple_asr.audio.decode import DecoderPool
 from simple_asr.audio.features import N_FRAMES, LogMel
 from simple_asr.engine.backends import ctranslate2
+from simple_asr.engine.backends import ctranslate2 as ctranslate2_module
 from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend, SharedModel, load_replicas
 from simple_asr.engine.backends.decoder import Decoder
 from simple_asr.engine.engine import Engine, answer_batch
@@ -374,6 +375,19 @@ def test_broken_weights_are_refused_with_advice(tmp_path: Path) -> None:
 
     with pytest.raises(ModelUnavailable, match="Download it again"):
         load_replicas("broken", tmp_path, device="cpu", compute_type="float32", num_threads=1)
+
+
+@pytest.mark.parametrize(("cores", "gib", "workers"), [(1, 64, 1), (2, 64, 2), (2, 1, 1)])
+def test_a_worker_is_had_for_each_core_of_the_process_where_its_memory_allows(
+    cores: int, gib: int, workers: int, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctranslate2_module, "num_cores", lambda: cores)
+    monkeypatch.setattr(ctranslate2_module, "physical_memory", lambda: gib << 30)
+
+    replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=0)
+
+    assert len(replicas) == workers
+    replicas[0].close()
 
 
 def test_a_caller_who_is_alone_gets_all_threads_and_one_beside_others_does_not() -> None:

@@ -6,7 +6,6 @@ On a CPU it hears, times words and searches with beams; else `decoder` writes th
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.backends.base import ModelInfo
 from simple_asr.engine.backends.decoder import Decoder
 from simple_asr.engine.generation import generate
+from simple_asr.engine.machine import num_cores, physical_memory
 from simple_asr.engine.search import decode_after_prefix
 from simple_asr.engine.tokens import Tokenizer
 from simple_asr.engine.window import (
@@ -144,16 +144,9 @@ def _cpu_models(name: str, folder: Path, compute_type: str, num_threads: int) ->
     return [SharedModel(side_by_side, together)] * num_workers
 
 
-def num_cores() -> int:
-    """Cores this process may use: fewer than the machine's under taskset or in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _fits_twice(folder: Path) -> bool:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return (folder / "model.bin").stat().st_size <= _LARGEST_SHARE_OF_MEMORY * memory
+    size = (folder / "model.bin").stat().st_size
+    return size <= _LARGEST_SHARE_OF_MEMORY * physical_memory()
 
 
 def _load(

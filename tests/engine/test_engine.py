@@ -44,8 +44,17 @@ def request(
     priority: Priority = Priority.INTERACTIVE,
     **options: object,
 ) -> Request:
+    return request_of(Silence(seconds), backend, priority, **options)
+
+
+def request_of(
+    recording: Silence,
+    backend: FakeBackend,
+    priority: Priority = Priority.INTERACTIVE,
+    **options: object,
+) -> Request:
     chosen = TranscribeOptions.model_validate({"language": "en", **options})
-    log_mel = LogMel(Silence(seconds), 80)
+    log_mel = LogMel(recording, 80)
     return Request(chosen, log_mel, backend.info, backend.tokenizer, priority=priority)
 
 
@@ -198,10 +207,7 @@ def test_a_window_that_cannot_be_heard_costs_nobody_else_the_answer(
 ) -> None:
     first = hold(engine, backend)
     gone, broken, sound = Caller(), Caller(), Caller()
-    options = TranscribeOptions(language="en")
-    leaving, failing = (
-        Request(options, LogMel(Broken(2.0), 80), backend.info, backend.tokenizer) for _ in range(2)
-    )
+    leaving, failing = (request_of(Broken(2.0), backend) for _ in range(2))
     engine.submit(leaving, gone)
     engine.submit(failing, broken)
     engine.submit(request(backend), sound)
@@ -239,13 +245,7 @@ def test_a_window_that_cannot_be_heard_costs_those_encoded_with_it_nothing(
     engine = Engine([backend], max_batch_size=8, max_requests=10)
     hold(engine, backend)
     broken, sound = Caller(), Caller()
-    failing = Request(
-        TranscribeOptions(language="en"),
-        LogMel(Broken(2.0), 80),
-        backend.info,
-        backend.tokenizer,
-    )
-    engine.submit(failing, broken)
+    engine.submit(request_of(Broken(2.0), backend), broken)
     engine.submit(request(backend), sound)
 
     backend.gate.set()
@@ -300,6 +300,22 @@ def test_a_cancelled_request_never_reaches_the_model(engine: Engine, backend: Fa
     staying.transcript()
     assert [len(batch) for batch in backend.batches] == [1, 1]
     assert gone.ends.empty()
+
+
+def test_who_leaves_while_being_heard_is_not_written_for(tokenizer: Tokenizer) -> None:
+    backend = HeldEncoder(tokenizer)
+    engine = Engine([backend], max_batch_size=8, max_requests=10)
+    leaving, staying = request(backend), Caller()
+    engine.submit(leaving, Caller())
+    assert backend.is_encoding.wait(WAIT)
+
+    engine.cancel(leaving)
+    engine.submit(request(backend), staying)
+    backend.may_encode.set()
+
+    assert staying.transcript().text == " Hello."
+    assert [len(batch) for batch in backend.batches] == [1]
+    engine.close()
 
 
 def test_who_leaves_is_not_written_for_any_more(writer: Writer) -> None:
@@ -415,6 +431,31 @@ def test_a_call_of_the_background_gives_way_so_often_and_then_goes_on(writer: Wr
     for each in (job, *callers):
         each.transcript()
     assert writer.ended.index("de") == MOST_PASSED_OVER
+    engine.close()
+
+
+def test_a_call_gives_way_as_often_as_suits_the_windows_that_could_be_heard(
+    writer: Writer,
+) -> None:
+    engine = Engine([writer], max_batch_size=4, max_requests=50)
+    first, job, callers = Caller(), Caller(), [Caller() for _ in range(20)]
+    engine.submit(request(writer), first)
+    assert writer.is_working.wait(WAIT)
+    engine.submit(request(writer, priority=Priority.BACKGROUND, language="de"), job)
+    for _ in range(2):
+        broken = request_of(Broken(2.0), writer, Priority.BACKGROUND, language="de")
+        engine.submit(broken, Caller())
+    writer.is_working.clear()
+    writer.may_write.release(Writer.NUM_TOKENS["en"])
+    assert writer.is_working.wait(WAIT), "the job is not written"
+
+    for caller in callers:
+        engine.submit(request(writer), caller)
+    writer.may_write.release(1000)
+
+    for each in (first, job, *callers):
+        each.transcript()
+    assert writer.ended.index("de") == 1 + MOST_PASSED_OVER
     engine.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -19,12 +20,14 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+import uvicorn
 from fastapi import FastAPI
 
 from simple_asr.errors import ConfigurationError
 from simple_asr.server.listener import listen
-from simple_asr.server.run import build_server
+from simple_asr.server.run import build_server, serve
 from simple_asr.service.fake import FakeTranscriber
+from simple_asr.settings import Settings
 
 PROGRAM = """
 import json
@@ -269,6 +272,23 @@ def test_every_line_of_the_log_has_time_level_and_origin(tmp_path: Path, key: st
         for line in process.log
     )
     assert any(f"Listening on http://127.0.0.1:{process.port}" in line for line in process.log)
+
+
+def test_pythons_collector_passes_over_what_is_loaded_before_serving(
+    app: FastAPI, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed_over: list[int] = []
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda *_, **__: passed_over.append(gc.get_freeze_count())
+    )
+
+    try:
+        serve(app, settings.model_copy(update={"host": "127.0.0.1", "port": free_port()}))
+    finally:
+        gc.unfreeze()
+
+    assert len(passed_over) == 1
+    assert passed_over[0] > 10_000  # FastAPI alone is more objects than that.
 
 
 def test_an_address_in_use_is_a_clear_error() -> None:

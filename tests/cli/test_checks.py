@@ -16,6 +16,7 @@ from threading import Thread
 
 import pytest
 import trustme
+from pydantic import SecretStr
 
 from simple_asr.audio.decode import DecoderPool
 from simple_asr.cli import checks
@@ -25,6 +26,7 @@ from simple_asr.cli.checks import (
     check_decoder,
     check_device,
     check_folders,
+    check_jobs,
     check_keys,
     check_libraries,
     check_model,
@@ -377,6 +379,50 @@ def test_a_folder_of_somebody_else_is_an_error(home: Path) -> None:
     spool, _ = check_folders(settings(spool_dir=home / "theirs" / "spool"))
 
     assert spool.outcome == "error"
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """On which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_jobs_in_a_folder_need_no_database_but_the_folder(home: Path) -> None:
+    found = only(check_jobs(settings()))
+
+    assert (found.outcome, found.subject) == ("ok", "Jobs")
+    assert list(home.iterdir()) == []
+
+
+def test_a_database_that_answers_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "check_database", lambda *_, **__: "postgresql://db.example/asr")
+
+    _, found = check_jobs(settings(database_url=SecretStr("postgresql://a:b@db.example/asr")))
+
+    assert found == Finding("ok", "Database", "postgresql://db.example/asr answers")
+
+
+def test_a_database_that_is_down_is_an_error_told_without_its_password(closed_port: int) -> None:
+    address = f"postgresql://asr:hush@127.0.0.1:{closed_port}/asr"
+
+    _, found = check_jobs(settings(database_url=SecretStr(address)))
+
+    assert found == Finding(
+        "error",
+        "Database",
+        f"The database postgresql://127.0.0.1:{closed_port}/asr cannot be used: it cannot be "
+        "reached (Connection refused). See that it runs, and that DATABASE_URL is right.",
+    )
+
+
+def test_an_address_of_no_database_is_an_error() -> None:
+    _, found = check_jobs(settings(database_url=SecretStr("mysql://db.example/asr")))
+
+    assert found.outcome == "error"
+    assert "DATABASE_URL is not the address of a PostgreSQL database" in found.text
 
 
 # The network ------------------------------------------------------------------------------------

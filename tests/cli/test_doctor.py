@@ -105,4 +105,4 @@ def test_on_this_machine_it_finds_that_the_server_can_work(
 
     subjects = {finding["subject"] for finding in document["findings"]}
     assert document["can_serve"]
-    assert {"Python", "Libraries", "Decoder", "Device", "Model", "Keys", "Port"} <= subjects
+    assert {"Python", "Libraries", "Decoder", "Device", "Model", "Keys", "Jobs", "Port"} <= subjects

@@ -319,6 +319,49 @@ def test_a_key_file_that_cannot_be_made_is_a_sentence_and_no_traceback(run_here:
     assert "folder of the key file cannot be made" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "told", "code"),
+    [
+        (
+            "postgresql://asr:hush@127.0.0.1:{closed_port}/asr",
+            "The database postgresql://127.0.0.1:{closed_port}/asr cannot be used: it cannot be ",
+            1,
+        ),
+        (
+            "postgresql://asr:hush@127.0.0.1/asr?sslmode=require",
+            "DATABASE_URL has options that are not known: sslmode. ",
+            78,
+        ),
+    ],
+    ids=["down", "wrong"],
+)
+def test_without_its_database_it_ends_with_a_sentence_and_loads_no_model(
+    address: str, told: str, code: int, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NotToBeLoaded(Idle):
+        def start(self, on_failure: Callable[[], None], on_loss: Callable[[], None]) -> None:
+            raise AssertionError("A model is loaded in vain.")
+
+    monkeypatch.setattr(serving, "build_transcriber", lambda *_: NotToBeLoaded())
+    port = free_port()
+    monkeypatch.setenv("DATABASE_URL", address.format(closed_port=port))
+
+    result = run_here("serve")
+
+    assert result.exit_code == code
+    assert result.stderr.startswith(told.format(closed_port=port))
+    assert "hush" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_start_that_fails_is_no_success(
+    run_here: Run, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "serve", lambda *_: sys.exit(3))  # as uvicorn does
+
+    assert run_here("serve").exit_code == 3
+
+
 @pytest.mark.usefixtures("slow_hub")
 def test_a_socket_file_is_listened_on_and_gone_at_the_end() -> None:
     with started(UNIX_SOCKET="asr.sock") as server:

@@ -34,9 +34,16 @@ from simple_asr.engine.hub import Hub
 from simple_asr.engine.machine import machine_cores, num_cores
 from simple_asr.engine.models import KnownModel
 from simple_asr.engine.tuning import cpu_flags
-from simple_asr.errors import AsrError, ConfigurationError, InvalidKeyFile, ModelUnavailable
+from simple_asr.errors import (
+    AsrError,
+    ConfigurationError,
+    InvalidKeyFile,
+    ModelUnavailable,
+    Unavailable,
+)
 from simple_asr.server.listener import listen
 from simple_asr.server.tls import TlsFiles, fault_of_time, load_tls
+from simple_asr.service.database import check_database
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 
@@ -44,6 +51,9 @@ from simple_asr.settings import Settings
 LIBRARIES = ("av", "ctranslate2", "numpy", "onnxruntime", "tokenizers", "pydantic")
 HUB_PATIENCE = 3.0
 """Seconds the hub has for an answer."""
+
+DATABASE_PATIENCE = 5.0
+"""Seconds the database may keep silent."""
 
 # As /proc/cpuinfo has them. CTranslate2 picks its kernels by the first two, oneDNN by all.
 X86_FEATURES = {
@@ -318,6 +328,21 @@ def _missing_key_file(path: Path) -> Iterator[Finding]:
         )
 
 
+def check_jobs(settings: Settings) -> Iterator[Finding]:
+    """Whether there is a place for jobs, and their database answers."""
+    yield _folder("Jobs", "JOBS_DIR", settings.jobs_dir, settings.max_upload_bytes)
+    if settings.database_url is None:
+        return
+    try:
+        address = check_database(
+            settings.database_url.get_secret_value(), patience=DATABASE_PATIENCE
+        )
+    except (ConfigurationError, Unavailable) as error:
+        yield Finding("error", "Database", error.detail)
+    else:
+        yield Finding("ok", "Database", f"{address} answers")
+
+
 def check_folders(settings: Settings) -> Iterator[Finding]:
     """Whether uploads and models can be kept, and whether there is room."""
     listed = _listed(settings, settings.default_model)
@@ -432,6 +457,7 @@ SERVER_CHECKS: tuple[ServerCheck, ...] = (
     check_model,
     check_keys,
     check_folders,
+    check_jobs,
     check_port,
     check_certificate,
 )

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve_until_stopped(settings: Settings, supervised: Supervised | None) -> None:
-    """Raises ModelUnavailable and other errors of the set-up.
+    """Raises ModelUnavailable and other errors of the set-up, and Unavailable without a database.
 
     Ends the process with EXIT_AGAIN where a model's engine answers no more.
     """
@@ -42,10 +41,14 @@ def serve_until_stopped(settings: Settings, supervised: Supervised | None) -> No
     )
     transcriber = build_transcriber(settings, download_log(), metrics)
     try:
-        with suppress(SystemExit):  # how a signal ends it
-            transcriber.start(_stop, on_loss=lambda: _stop_when_told(transcriber, settings))
-            app = create_app(settings, transcriber, key_store, metrics=metrics)
-            run.serve(app, settings, supervised)
+        app = create_app(settings, transcriber, key_store, metrics=metrics)
+        # Before a model is loaded in vain; and uvicorn would have only a traceback for its fault.
+        app.state.services.jobs.open()
+        transcriber.start(_stop, on_loss=lambda: _stop_when_told(transcriber, settings))
+        run.serve(app, settings, supervised)
+    except SystemExit as ending:
+        if ending.code:  # None and 0 are how a signal ends it
+            raise
     finally:
         # The loader's word that it failed may come this late, and must not end it with success.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

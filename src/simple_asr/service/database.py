@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from simple_asr.errors import ConfigurationError
+from simple_asr.errors import AsrError, ConfigurationError, Unavailable
 
 # Of a SQLite database, in the folder of the jobs.
 DATABASE_FILE = "jobs.sqlite3"
@@ -23,6 +23,9 @@ DATABASE_FILE = "jobs.sqlite3"
 BUSY_SECONDS = 30
 # Any number that no other program locks the same database by.
 _MIGRATION_LOCK = 0x_A5_20_B5
+# Of reasons that pass by themselves: PostgreSQL is starting or stopping, or has no connection left,
+# the driver found one cut, and SQLite waits for another's transaction.
+_PASSES = ("(57P03)", "(57P01)", "(53300)", "network error", "database is locked")
 
 
 def sqlite_url(file: Path) -> str:
@@ -30,30 +33,55 @@ def sqlite_url(file: Path) -> str:
     return sa.URL.create("sqlite", database=str(file)).render_as_string()
 
 
-def open_database(url: str, *, busy_seconds: float = BUSY_SECONDS) -> sa.Engine:
+def open_database(
+    url: str, *, busy_seconds: float = BUSY_SECONDS, silent_seconds: float | None = None
+) -> sa.Engine:
     """Connections that wait so long for another's transaction on SQLite.
 
-    Raises ConfigurationError for an address that is none, or of a database we do not know."""
-    try:
-        address = sa.make_url(url)
-        driver = DRIVERS[address.get_backend_name()]
-    except (ArgumentError, KeyError):
-        raise ConfigurationError(
-            "DATABASE_URL is not the address of a PostgreSQL database, such as "
-            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite."
-        ) from None
-    pool = SQLITE_POOL if driver == "sqlite" else {}
-    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True, **pool)
+    PostgreSQL is waited for until `silent_seconds` have passed without a word. Raises
+    ConfigurationError for an address that is none, or of a database we do not know.
+    """
+    address = _read_address(url)
+    driver = DRIVERS[address.get_backend_name()]
+    options: dict[str, Any] = {"connect_args": {"timeout": silent_seconds}}
+    if driver == "sqlite":
+        options = SQLITE_POOL
+    engine = sa.create_engine(address.set(drivername=driver), pool_pre_ping=True, **options)
     if driver == "sqlite":
         sa.event.listen(engine, "connect", _preparing_sqlite(busy_seconds))
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "do_connect", _connect_to_postgresql)
     return engine
+
+
+def _read_address(url: str) -> sa.URL:
+    """Raises ConfigurationError, which repeats nothing that may belong to a password."""
+    try:
+        address = sa.make_url(url)
+        is_known = address.get_backend_name() in DRIVERS
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        is_known = False
+    if not is_known:
+        raise ConfigurationError(
+            "DATABASE_URL is not the address of a PostgreSQL database, such as "
+            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite. "
+            "In a password, write @ as %40, : as %3A and / as %2F."
+        )
+    if unknown := sorted(address.query.keys() - OPTIONS):
+        raise ConfigurationError(
+            f"DATABASE_URL has options that are not known: {', '.join(unknown)}. Leave them out; "
+            "the connection is encrypted where the database offers that."
+        )
+    return address
 
 
 # A connection to SQLite is quickly made, and keeps three files open and up to 2 MB of pages: after
 # a moment of many, most are closed again.
 SQLITE_POOL = {"pool_size": 2, "max_overflow": 13}
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+pg8000"}
+# What may follow a question mark. On another, libpq's `sslmode` above all, the driver would fail.
+OPTIONS = frozenset({"application_name", "database", "host", "password", "unix_sock", "user"})
 
 
 def _preparing_sqlite(busy_seconds: float) -> Callable[[Any, object], None]:
@@ -80,6 +108,15 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
 
+def _connect_to_postgresql(
+    dialect: sa.Dialect, _: object, arguments: list[Any], named: dict[str, Any]
+) -> Any:
+    try:
+        return dialect.connect(*arguments, **named)
+    except OSError as error:  # pg8000 lets those of the talk about TLS through
+        raise dialect.loaded_dbapi.InterfaceError("network error") from error
+
+
 def migrate(engine: sa.Engine) -> None:
     """Brings the tables up to date, one server at a time.
 
@@ -98,6 +135,56 @@ def migrate(engine: sa.Engine) -> None:
                 "The database was made by a newer version of this server. Start that one, or "
                 "restore a backup from before it."
             ) from error
+
+
+def check_database(url: str, *, patience: float) -> str:
+    """Has a PostgreSQL database answer, and changes nothing there; its address without secrets.
+
+    It may be silent for `patience` seconds. Raises Unavailable, ConfigurationError.
+    """
+    engine = open_database(url, silent_seconds=patience)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.select(1))
+    except SQLAlchemyError as error:
+        raise unusable(url, error) from error
+    finally:
+        engine.dispose()
+    return address_to_show(url)
+
+
+def unusable(url: str, error: SQLAlchemyError) -> AsrError:
+    """What an operator is told of a database that cannot be opened.
+
+    Unavailable where that may pass by itself, as it does when a database starts; else
+    ConfigurationError.
+    """
+    kind = Unavailable if _may_pass(error) else ConfigurationError
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return kind(
+            f"The database of jobs cannot be used: {reason_of(error)}. Let this user write to "
+            f"JOBS_DIR, or move the file {DATABASE_FILE} out of it to begin anew."
+        )
+    return kind(
+        f"The database {address_to_show(url)} cannot be used: {reason_of(error)}. See that it "
+        "runs, and that DATABASE_URL is right."
+    )
+
+
+def address_to_show(url: str) -> str:
+    """Host, port and database of an address of PostgreSQL."""
+    if url.count("@") > 1:  # One may be a password's, what follows it is then taken for the host.
+        return "of DATABASE_URL"
+    address = sa.make_url(url)
+    return sa.URL.create(
+        "postgresql", host=address.host, port=address.port, database=address.database
+    ).render_as_string()
+
+
+def _may_pass(error: SQLAlchemyError) -> bool:
+    said = getattr(error, "orig", None)
+    is_unreachable = said is not None and isinstance(said.__cause__, OSError)
+    return is_unreachable or any(sign in reason_of(error) for sign in _PASSES)
 
 
 def reason_of(error: SQLAlchemyError) -> str:

@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from simple_asr.errors import (
-    ConfigurationError,
     IdempotencyMismatch,
     JobNotFound,
     Overloaded,
@@ -27,7 +26,7 @@ from simple_asr.errors import (
     Unavailable,
 )
 from simple_asr.service.batches import Batch
-from simple_asr.service.database import DATABASE_FILE, migrate, open_database, reason_of
+from simple_asr.service.database import migrate, open_database, reason_of, unusable
 from simple_asr.service.jobs import (
     ENDED,
     MAX_ATTEMPTS,
@@ -114,17 +113,17 @@ class JobStore:
     """
 
     def __init__(self, url: str, *, lease_seconds: float = 30.0, max_waiting: int = 1000) -> None:
-        """Opens the database and brings its tables up to date. Raises ConfigurationError."""
+        """Opens the database and brings its tables up to date.
+
+        Raises ConfigurationError, and Unavailable where another try may do.
+        """
         self._engine = open_database(url)
         self._lease_seconds = lease_seconds
         self._max_waiting = max_waiting
         try:
             migrate(self._engine)
         except SQLAlchemyError as error:
-            raise ConfigurationError(
-                f"The database of jobs cannot be used: {reason_of(error)}. Check DATABASE_URL, or "
-                f"move the file {DATABASE_FILE} out of JOBS_DIR to begin anew."
-            ) from error
+            raise unusable(url, error) from error
 
     def close(self) -> None:
         self._engine.dispose()

@@ -214,6 +214,13 @@ class Jobs:
         self._arrival.set()
         return batch
 
+    def open(self) -> None:
+        """Opens the store, so that a fault of it is told before there is anybody to wait; blocks.
+
+        Raises ConfigurationError, and Unavailable where another try may do.
+        """
+        self._open()
+
     async def ask(self, question: Callable[[JobStore], Answer]) -> Answer:
         """What the store answers; it blocks, so it is asked in a thread."""
         return await asyncio.to_thread(lambda: question(self._open()[0]))
@@ -253,7 +260,7 @@ class Jobs:
         return await loop.run_in_executor(self._threads, lambda: work(*self._open()))
 
     def _open(self) -> tuple[JobStore, JobFiles]:
-        """Raises ConfigurationError."""
+        """Raises as `open`."""
         with self._opening:
             if self._store is None or self._files is None:
                 self._files = self._open_files(self.folder)
@@ -270,7 +277,7 @@ class Jobs:
     async def working(self) -> AsyncIterator[None]:
         """Jobs are worked on for as long as the context lasts; then those begun are given back.
 
-        Raises ConfigurationError where the store cannot be opened.
+        Raises as `open`.
         """
         await asyncio.to_thread(self._open)
         tasks = [

@@ -51,6 +51,7 @@ pytest.importorskip("ray", reason="Ray is not installed (requirements/cluster.tx
 
 from ray import exceptions as ray_errors
 from ray.serve import exceptions as serve_errors
+from ray.serve.config import HTTPOptions
 
 from simple_asr import cluster
 from simple_asr.cluster import (
@@ -58,6 +59,7 @@ from simple_asr.cluster import (
     Backlog,
     RemoteTranscriber,
     build_application,
+    check_listening,
     http_options,
     read_plan,
     replicas_wanted,
@@ -87,6 +89,22 @@ def test_what_ray_runs_in_folders_of_its_own_is_given_whole_paths() -> None:
 
 
 # Where it listens ---------------------------------------------------------------------------------
+
+
+def test_a_serve_that_runs_already_must_listen_as_the_settings_say(tmp_path: Path) -> None:
+    plain = http_options(settings_of())
+    encrypted = http_options(settings_of(**certificate_files(tmp_path)))
+
+    check_listening(plain, HTTPOptions(**plain))
+    check_listening(encrypted, HTTPOptions(**encrypted))
+    with pytest.raises(ConfigurationError) as refused:
+        check_listening(encrypted, HTTPOptions(**plain | {"port": 8000}))
+
+    assert (
+        f"PORT is 8000 there, and 9000 here; TLS_CERTIFICATE is empty there, and {tmp_path}"
+        in str(refused.value)
+    )
+    assert "HOST" not in str(refused.value)
 
 
 def settings_of(**given: Any) -> Settings:

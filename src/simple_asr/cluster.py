@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import exceptions as ray_errors
 from ray import serve
 from ray.serve import exceptions as serve_errors
+from ray.serve.config import HTTPOptions
+from ray.serve.context import _get_global_client
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -71,6 +73,13 @@ SPEECH = "Speech"
 BACKLOG_METRIC = "audio_seconds"
 # A place in Ray's books costs nothing, and requests over it would be refused with Ray's own text.
 INGRESS_REQUESTS = 10_000
+# Options of Ray's proxies, and the settings that we take them from.
+LISTENING = {
+    "host": "HOST",
+    "port": "PORT",
+    "ssl_certfile": "TLS_CERTIFICATE",
+    "ssl_keyfile": "TLS_KEY",
+}
 # What one waiting request is taken for while nothing is known of it: one window.
 UNKNOWN_SECONDS = 30.0
 STATE_SECONDS = 1.0
@@ -153,6 +162,28 @@ def http_options(settings: Settings) -> dict[str, object]:
     return {**options, "ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
 
+def check_listening(asked: Mapping[str, object], in_force: HTTPOptions) -> None:
+    """Raises ConfigurationError where Serve, which ran already, listens otherwise than asked.
+
+    It takes no other options. What is asked for may be HTTPS, or an address that few can reach.
+    """
+    both = {
+        setting: (getattr(in_force, option), asked.get(option))
+        for option, setting in LISTENING.items()
+    }
+    faults = [
+        f"{setting} is {there or 'empty'} there, and {here or 'empty'} here"
+        for setting, (there, here) in both.items()
+        if there != here
+    ]
+    if faults:
+        raise ConfigurationError(
+            "Ray Serve runs on this cluster already, and goes on listening as it was started: "
+            f"{'; '.join(faults)}. Set that as it is there, or end Serve and all that it serves "
+            "with `serve shutdown`, and start again."
+        )
+
+
 def bind(settings: Settings, plan: Plan) -> serve.Application:
     """The ingress and its speech replicas, as Ray Serve is to run them."""
     settings = _for_any_folder(settings)
@@ -215,6 +246,8 @@ def running(settings: Settings, plan: Plan) -> Iterator[None]:
         ) from None
     try:
         serve.start(proxy_location="EveryNode", http_options=listening)
+        # Ray tells what is in force nowhere else, and only logs that it is not what was asked.
+        check_listening(listening, _get_global_client().http_config)
         _deploy(bind(settings, plan))
         url = url_of(settings.host, settings.port, is_https=bool(settings.tls_certificate))
         logger.info("Listening on %s of every node", url)

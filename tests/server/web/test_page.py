@@ -480,6 +480,35 @@ def test_a_long_file_whose_answer_was_lost_becomes_a_second_job_only_by_another_
     assert len(listed["jobs"]) == num_jobs
 
 
+def test_a_long_file_that_the_server_takes_for_another_is_told_of_and_can_be_sent_as_a_new_one(
+    visit: Open, site: str, long_media: Path
+) -> None:
+    one = visit(site)
+    sent_under: list[str] = []
+
+    def take(route: Route) -> None:
+        sent_under.append(route.request.headers["idempotency-key"])
+        if len(sent_under) > 1:
+            route.continue_()
+            return
+        problem = {"status": 409, "code": "idempotency_mismatch", "detail": "A new header."}
+        route.fulfill(status=409, json=problem)
+
+    one.page.route("**/jobs", take)
+    one.choose(long_media)
+    one.start(KEY)
+    expect(one.page.get_by_test_id("error")).to_contain_text(
+        "Try again, and this file becomes a job"
+    )
+
+    one.page.get_by_test_id("retry").click()
+    one.page.get_by_test_id("start").click()
+
+    wait_until_done(one.page)
+    first, second = sent_under
+    assert first != second
+
+
 # The key ----------------------------------------------------------------------------------------
 
 

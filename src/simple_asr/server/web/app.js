@@ -14,7 +14,7 @@ import {
   t,
   translatePage,
 } from "./i18n.js";
-import { Job, Queue } from "./jobs.js";
+import { Job, OTHER_FILE, Queue } from "./jobs.js";
 import { pending } from "./pending.js";
 import { Player } from "./player.js";
 import { makeRecorder } from "./recorder.js";
@@ -191,9 +191,15 @@ function finish(job) {
 }
 
 function tellFailure({ name, error }) {
-  const reason = error instanceof Disconnected ? t("disconnected") : error.message;
-  showError(`${name}: ${reason}`);
+  showError(`${name}: ${reasonOf(error)}`);
   if (error.field) pointAt(error.field);
+}
+
+function reasonOf(error) {
+  if (error instanceof Disconnected) return t("disconnected");
+  // The server speaks of a header, of which only the page knows.
+  if (error.code === OTHER_FILE) return t("otherFile");
+  return error.message;
 }
 
 function showRow(job) {

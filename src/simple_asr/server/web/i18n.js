@@ -57,6 +57,8 @@ const EN = {
   unreachable: "The server cannot be reached",
   disconnected:
     "The connection to the server broke before the transcript was complete. What had come by then is kept below.",
+  otherFile:
+    "The server has a job of an earlier sending, with another content. Try again, and this file becomes a job of its own.",
   tooLarge: "{name} has {size}; this server takes at most {limit}.",
   needKey: "Enter the API key first. Whoever runs this server has one for you.",
   about: "{language} · {duration}",
@@ -155,6 +157,8 @@ const RU = {
   unreachable: "Сервер недоступен",
   disconnected:
     "Связь с сервером оборвалась до конца расшифровки. То, что успело прийти, сохранено ниже.",
+  otherFile:
+    "У сервера уже есть задание от прошлой отправки, с другим содержимым. Нажмите «Ещё раз»: этот файл станет новым заданием.",
   tooLarge: "{name}: {size}; этот сервер принимает не больше {limit}.",
   needKey: "Сначала введите API-ключ. Он есть у того, кто держит этот сервер.",
   about: "{language} · {duration}",

@@ -12,6 +12,8 @@ const NUM_AT_ONCE = 3;
 // Seconds between looks at a model that is being loaded.
 const LOADING_PAUSE = 2;
 const WRONG_KEY = new Set([401, 403]);
+// Under this `Idempotency-Key` the server has a job of another file.
+export const OTHER_FILE = "idempotency_mismatch";
 const TRY_AGAIN = new Set([429, 503]);
 
 let lastId = 0;
@@ -63,7 +65,8 @@ export class Job {
 
   /**
    * What the server is to know one sending from another by: the same for these parameters until
-   * it has told the job's id, so that a job whose id was lost on the way is found, not made twice.
+   * it has told the job's id, so that a job whose id was lost on the way is found, not made twice;
+   * another once it says that the job under this one is of another file.
    */
   idempotencyKey(parameters) {
     const asked = JSON.stringify(parameters);
@@ -281,8 +284,13 @@ export class Queue {
     const { signal } = job.control;
     if (!job.serverId) {
       const once = job.idempotencyKey(parameters);
-      job.serverId = await sendJob(job.file, parameters, key, once, listener, signal);
-      job.sending = null;
+      try {
+        job.serverId = await sendJob(job.file, parameters, key, once, listener, signal);
+        job.sending = null;
+      } catch (error) {
+        if (error.code === OTHER_FILE) job.sending = null;
+        throw error;
+      }
       await remember(job.serverId, job.name, job.size);
     }
     job.fraction = 0;

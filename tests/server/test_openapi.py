@@ -33,6 +33,18 @@ async def test_it_is_served_without_a_key(
     assert (await stranger.get("/openapi.json")).json() == document
 
 
+@pytest.mark.parametrize("path", ["/transcribe", "/jobs", "/jobs/batch"])
+async def test_a_model_that_there_is_not_is_answered_as_described(
+    client: httpx.AsyncClient, document: dict[str, Any], path: str
+) -> None:
+    answer = await client.post(
+        path, params={"model": "nobody"}, content=b"RIFF", headers={"Content-Type": "audio/wav"}
+    )
+
+    assert answer.status_code == 404, answer.text
+    assert "404" in document["paths"][path]["post"]["responses"]
+
+
 async def test_every_parameter_stands_in_the_query_the_form_and_the_json_document(
     document: dict[str, Any], operation: dict[str, Any]
 ) -> None:

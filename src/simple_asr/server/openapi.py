@@ -29,7 +29,7 @@ MEANINGS = {
     400: "The body or the request itself is malformed or cut short.",
     401: "No API key was sent, or more than one.",
     403: "This API key is not accepted.",
-    404: "There is no such model.",
+    404: "There is no such model, job or batch.",
     408: "The body came too slowly.",
     409: "It cannot be done as things are, and all stays as it was.",
     413: "The body, a field, or the decoded audio is over a limit.",

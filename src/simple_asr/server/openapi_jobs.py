@@ -92,7 +92,9 @@ JOB_OPERATION: dict[str, Any] = {
     "responses": {
         "202": ACCEPTED,
         **_by_name(
-            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507)
+            problem_responses(
+                400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507
+            )
         ),
     },
 }
@@ -187,7 +189,9 @@ BATCH_OPERATION: dict[str, Any] = {
     "responses": {
         "202": _answer("Its jobs are on disk.", _BATCH, _BATCH_EXAMPLE),
         **_by_name(
-            problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507)
+            problem_responses(
+                400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504, 507
+            )
         ),
     },
 }

@@ -63,8 +63,7 @@ class SpeechRules:
 class SpeechDetector:
     """Silero's voice activity model, version 5. Keeps no state between calls: any thread may ask.
 
-    It runs in the calling thread alone: onnxruntime's own threads and CTranslate2's OpenMP have
-    waited for each other for ever at exit.
+    It runs in the calling thread alone: other recordings fill the other cores.
     """
 
     def __init__(self) -> None:

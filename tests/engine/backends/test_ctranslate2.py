@@ -394,12 +394,16 @@ def test_a_caller_who_is_alone_gets_all_threads_and_one_beside_others_does_not()
     side_by_side, together = MagicMock(), MagicMock()
     model = SharedModel(side_by_side, together)
 
-    with model.in_use() as first, model.in_use() as second:
-        pass
+    with model.in_use() as first:
+        was_alone = model.is_alone
+        with model.in_use() as second:
+            was_alone_beside_another = model.is_alone
     with model.in_use() as third:
         pass
 
     assert (first, second, third) == (together, side_by_side, together)
+    assert was_alone
+    assert not was_alone_beside_another
 
 
 def test_one_thread_and_all_threads_write_the_same(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simple_asr.engine.backends.decoder import Decoder
+from simple_asr.engine.backends.decoder import Decoder, Threads
 from simple_asr.engine.backends.decoder_graph import quantized
 
 pytestmark = pytest.mark.weights
@@ -48,6 +48,27 @@ def test_predictions_are_equal_to_the_bit_in_any_company(
         np.testing.assert_array_equal(reading.read_prompt(prompts[:1], [0, 2])[0], first[window])
         token = np.array([[11, 400, 5000, 7][window]])
         np.testing.assert_array_equal(reading.read(token)[0], then[window])
+
+
+@pytest.mark.parametrize("is_quantized", [True, False])
+def test_predictions_are_equal_to_the_bit_with_any_number_of_threads(
+    base_model: Path, heard: NDArray[np.float32], *, is_quantized: bool
+) -> None:
+    is_alone = False
+    threads = Threads(side_by_side=1, together=3, is_alone=lambda: is_alone)
+    decoder = Decoder(base_model, is_quantized=is_quantized, threads=threads)
+
+    def predictions() -> list[NDArray[np.float32]]:
+        reading = decoder.hear(heard[:2])
+        prompts = np.array([[*PROMPT, *range(400, 600)]] * 2)
+        return [reading.read_prompt(prompts, [0, 202]), reading.read(np.array([11, 400]))]
+
+    by_one = predictions()
+    is_alone = True
+    by_several = predictions()
+
+    for expected, found in zip(by_one, by_several, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_prompt_is_read_as_its_tokens_one_by_one(

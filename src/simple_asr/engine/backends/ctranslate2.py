@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simple_asr.engine.backends import BATCH_SIZES
 from simple_asr.engine.backends.base import ModelInfo
-from simple_asr.engine.backends.decoder import Decoder
+from simple_asr.engine.backends.decoder import Decoder, Threads
 from simple_asr.engine.generation import generate
 from simple_asr.engine.machine import num_cores, physical_memory
 from simple_asr.engine.search import decode_after_prefix
@@ -43,6 +43,9 @@ _HOPELESS = -100.0
 
 # More workers would each find too few windows to share a call.
 _MAX_CPU_WORKERS = 8
+
+# A token is written as fast as weights are read from memory, and a few cores take all it gives.
+_MAX_WRITING_THREADS = 4
 
 # A CPU's workers get weights of their own only where the file is this small beside all memory.
 _LARGEST_SHARE_OF_MEMORY = 1 / 16
@@ -83,21 +86,27 @@ def load_replicas(
     if compute_type == "auto":
         compute_type = best_compute_type(device)
     if device == "cuda":
-        models = _gpu_models(name, folder, compute_type)
+        models, decoder = _gpu_models(name, folder, compute_type), None
     else:
-        models = _cpu_models(name, folder, compute_type, num_threads)
+        workers = _CpuWorkers.of(folder, num_threads or num_cores())
+        model = _cpu_model(name, folder, compute_type, workers)
+        models = [model] * workers.number
+        decoder = _decoder(name, folder, model, workers)
     tokenizer = Tokenizer.from_folder(folder)
-    with models[0].in_use() as model:
-        decoder = _decoder(name, folder, model.device, model.compute_type)
     return [CTranslate2Backend(name, model, tokenizer, decoder=decoder) for model in models]
 
 
-def _decoder(name: str, folder: Path, device: str, compute_type: str) -> Decoder | None:
+def _decoder(name: str, folder: Path, model: SharedModel, workers: _CpuWorkers) -> Decoder | None:
     """The decoder that all workers share; None where CTranslate2's own is used."""
-    if device != "cpu" or compute_type not in _IS_QUANTIZED:
+    with model.in_use() as loaded:
+        compute_type = loaded.compute_type
+    if compute_type not in _IS_QUANTIZED:
         return None
+    together = min(workers.num_threads_alone, _MAX_WRITING_THREADS)
+    side_by_side = 1 if workers.number > 1 else together
+    threads = Threads(side_by_side, together, lambda: model.is_alone)
     try:
-        return Decoder(folder, is_quantized=_IS_QUANTIZED[compute_type])
+        return Decoder(folder, is_quantized=_IS_QUANTIZED[compute_type], threads=threads)
     except ValueError as error:
         _log.warning("%s is decoded by CTranslate2, with beams of its own: %s", name, error)
         return None
@@ -121,27 +130,38 @@ def _gpu_models(name: str, folder: Path, compute_type: str) -> list[SharedModel]
     return models * _WORKERS_PER_GPU
 
 
-def _cpu_models(name: str, folder: Path, compute_type: str, num_threads: int) -> list[SharedModel]:
-    """One model for all workers, an entry a worker.
+@dataclass(frozen=True, slots=True)
+class _CpuWorkers:
+    """`number` workers of `num_threads` each; one that is alone has `num_threads_alone`.
 
     Workers of one thread each serve many requests fastest, all threads together serve one. Both
     are had by loading the weights twice, where memory allows; else there is one worker with all
     threads. Figures: docs/benchmarks.md, "Workers on a CPU".
     """
-    num_threads = num_threads or num_cores()
-    together = _load(name, folder, "cpu", compute_type, intra_threads=num_threads)
-    num_workers = min(num_threads, _MAX_CPU_WORKERS)
-    if num_workers == 1 or not _fits_twice(folder):
-        return [SharedModel(together)]
+
+    number: int
+    num_threads: int
+    num_threads_alone: int
+
+    @classmethod
+    def of(cls, folder: Path, num_threads: int) -> _CpuWorkers:
+        number = min(num_threads, _MAX_CPU_WORKERS) if _fits_twice(folder) else 1
+        return cls(number, num_threads // number, num_threads)
+
+
+def _cpu_model(name: str, folder: Path, compute_type: str, workers: _CpuWorkers) -> SharedModel:
+    together = _load(name, folder, "cpu", compute_type, intra_threads=workers.num_threads_alone)
+    if workers.number == 1:
+        return SharedModel(together)
     side_by_side = _load(
         name,
         folder,
         "cpu",
         compute_type,
-        intra_threads=num_threads // num_workers,
-        inter_threads=num_workers,
+        intra_threads=workers.num_threads,
+        inter_threads=workers.number,
     )
-    return [SharedModel(side_by_side, together)] * num_workers
+    return SharedModel(side_by_side, together)
 
 
 def _fits_twice(folder: Path) -> bool:
@@ -203,6 +223,11 @@ class SharedModel:
         finally:
             with self._lock:
                 self._num_callers -= 1
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one caller and no other."""
+        return self._num_callers == 1
 
     def unload(self) -> None:
         self._model.unload_model()
@@ -313,7 +338,7 @@ class CTranslate2Backend:
     def _write(
         self, decoder: Decoder, encoded: Sequence[Encoded], steps: Sequence[Decode]
     ) -> Iterator[dict[int, Decoded]]:
-        """Who comes while a token is written gets one thread, though it leaves the model alone."""
+        """Asks at each token whether the model is another's too, by `Threads`."""
         with self.model.in_use(), _together(encoded) as rows:
             reading = decoder.hear(np.asarray(rows))
         writing = generate(reading, self._tokenizer, steps)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,25 @@ from simple_asr.engine.weights import plain, read_variables
 _GELU = 3  # of CTranslate2's Activation: the exact one, as in openai-whisper
 
 
-class Decoder:
-    """The weights of one model's decoder. Any thread may ask, and is itself the one that works."""
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """How many work on a step: `together` for a caller who is alone, `side_by_side` for others.
 
-    def __init__(self, folder: Path, *, is_quantized: bool) -> None:
+    `is_alone` tells, at each step, whether its caller is.
+    """
+
+    side_by_side: int = 1
+    together: int = 1
+    is_alone: Callable[[], bool] = lambda: False
+
+
+_ONE_THREAD = Threads()
+
+
+class Decoder:
+    """The weights of one model's decoder. Any thread may ask."""
+
+    def __init__(self, folder: Path, *, is_quantized: bool, threads: Threads = _ONE_THREAD) -> None:
         """Reads the `model.bin` in `folder`. Raises ValueError for a file of an unknown kind."""
         variables = read_variables(folder / "model.bin")
         if int(variables["decoder/activation"]) != _GELU:
@@ -40,8 +56,9 @@ class Decoder:
         self._num_layers, self._num_heads = weights.num_layers, weights.num_heads
         self._positions = weights.positions
         self._embeddings, self._scales = _embeddings(weights)
-        self._hear = _Session(hearing_graph(weights))
-        self._step = _Session(step_graph(weights))
+        # A second pool of threads would be in the way of the first: steps are what takes long.
+        self._hear = _Session(hearing_graph(weights), _ONE_THREAD)
+        self._step = _Session(step_graph(weights), threads)
 
     def hear(self, heard: NDArray[np.float32]) -> Reading:
         """Begins to write about windows: the encoder's output, shape (windows, frames, width)."""
@@ -149,31 +166,41 @@ def _causal_mask(num_before: int, num_new: int) -> NDArray[np.float32]:
 
 
 class _Session:
-    """A graph that can be run.
+    """A graph that can be run. Its results are equal to the bit with any number of threads."""
 
-    It has no threads of its own: they and CTranslate2's have waited for each other at exit.
-    """
-
-    def __init__(self, graph: DecoderGraph) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False  # every step is longer than the last
+    def __init__(self, graph: DecoderGraph, threads: Threads) -> None:
+        self._is_alone = threads.is_alone
         # The library reads them where they are.
         self._weights = {name: _shared(value) for name, value in graph.constants.items()}
+        self._side_by_side = self._load(graph.model(), threads.side_by_side)
+        self._together = (
+            self._side_by_side
+            if threads.together == threads.side_by_side
+            else self._load(graph.model(), threads.together)
+        )
+
+    def _load(self, model: bytes, num_threads: int) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False  # every step is longer than the last
+        # Between two steps the cores are others'.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_external_initializers(list(self._weights), list(self._weights.values()))
-        self._session = onnxruntime.InferenceSession(
-            graph.model(), sess_options=options, providers=["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
         )
 
     def run(self, inputs: dict[str, OrtValue], outputs: Sequence[str]) -> list[OrtValue]:
         """The outputs where the library left them: they are large, and most go in again."""
-        binding = self._session.io_binding()
+        session = self._together if self._is_alone() else self._side_by_side
+        binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
 

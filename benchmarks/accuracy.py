@@ -42,11 +42,11 @@ class Score:
 
 def main() -> None:
     arguments = _arguments()
-    clips = _clips(arguments.folder)
+    recordings = clips(arguments.folder)
     with local_server(DEFAULT_MODEL=arguments.model, COMPUTE_TYPE=arguments.compute_type) as server:
         for speedup in arguments.speedup:
             options = {"speedup": str(speedup), **dict(arguments.option)}
-            scores = [_score(server, arguments.folder, clip, options) for clip in clips]
+            scores = [_score(server, arguments.folder, clip, options) for clip in recordings]
             print("\n" + ", ".join(f"{name} {value}" for name, value in options.items()))
             _report(scores, verbose=arguments.verbose)
 
@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--speedup", type=float, nargs="+", default=[1.0, 1.25])
     parser.add_argument(
         "--option",
-        type=lambda text: tuple(text.split("=", 1)),
+        type=option,
         nargs="+",
         default=[("beam_size", "5")],
         help="parameters of the requests, as name=value",
@@ -68,7 +68,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _clips(folder: Path) -> list[dict[str, object]]:
+def option(text: str) -> tuple[str, str]:
+    """`name=value`."""
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def clips(folder: Path) -> list[dict[str, object]]:
+    """Those of the manifest that have a transcript."""
     lines = (folder / "manifest.jsonl").read_text().splitlines()
     return [clip for clip in map(json.loads, lines) if clip.get("text")]
 

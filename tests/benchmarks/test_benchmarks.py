@@ -36,6 +36,7 @@ def recordings(speech: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> 
         ("throughput {folder} --clients 2 --rounds 1", ["exact", "reduced", "p95"]),
         ("latency {folder}/clip.wav --rounds 1 --beam-size 1", ["exact", "reduced context", " s"]),
         ("long {folder} clip.wav", ["chunks, reduced", "times real time", "word error rate"]),
+        ("word_times {folder}", ["en", "equal", "all", "at the median"]),
         ("writing --before 0 --beams 1 --rounds 1", ["ours", "CTranslate2", "ms a token"]),
         ("jobs {folder}/clip.wav {folder}/clip.wav --jobs 2 --requests 1", ["alone", "2 jobs"]),
         ("memory {folder}/clip.wav --minutes 0.05", ["at rest", "peak", "MiB"]),

@@ -52,7 +52,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def systems_of(
-    stack: ExitStack, model: str, peer_python: str | None, ours: dict[str, dict[str, str]]
+    stack: ExitStack,
+    model: str,
+    peer_python: str | None,
+    ours: dict[str, dict[str, str]],
+    *,
+    tries_once: bool = False,
 ) -> dict[str, Ask]:
     """Everybody who is compared, running until `stack` ends."""
     server = stack.enter_context(local_server(DEFAULT_MODEL=model, AUDIO_SPEEDUP=1))
@@ -72,7 +77,9 @@ def systems_of(
             if not has_module(peer_python, module):
                 print(f"{name.strip()} is left out: {peer_python} has no {module}")
                 continue
-            peer = running_peer(peer_python, system, folder, is_tuned=is_tuned)
+            peer = running_peer(
+                peer_python, system, folder, is_tuned=is_tuned, tries_once=tries_once
+            )
             systems[name] = stack.enter_context(peer).ask
     return systems
 

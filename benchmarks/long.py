@@ -1,8 +1,9 @@
 """Long recordings, one at a time: seconds and word error rate, ours and the peers' in one run.
 
-    python -m benchmarks.long FOLDER audio/long.mp3... --peer-python PYTHON [--rounds 1]
+    python -m benchmarks.long FOLDER audio/long.mp3... --peer-python PYTHON [--rounds 1] [--once]
 
-FOLDER holds `manifest.jsonl`, which has the recordings' transcripts.
+FOLDER holds `manifest.jsonl`, which has the recordings' transcripts. With `--once` no window that
+fails a check is drawn at a higher temperature, which takes time and gives another text every time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ def main() -> None:
     lines = (arguments.folder / "manifest.jsonl").read_text().splitlines()
     known = {clip["path"]: clip for clip in map(json.loads, lines)}
     with ExitStack() as stack:
-        systems = systems_of(stack, arguments.model, arguments.peer_python, OURS)
+        once = {"temperature": "0"} if arguments.once else {}
+        systems = systems_of(
+            stack,
+            arguments.model,
+            arguments.peer_python,
+            {name: {**parameters, **once} for name, parameters in OURS.items()},
+            tries_once=arguments.once,
+        )
         for path in arguments.recordings:
             print(f"\n{path}, {known[path]['duration_s']:.0f} s, greedy")
             _compare(systems, arguments.folder, known[path], arguments.rounds)
@@ -42,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("recordings", nargs="+", help="as the manifest names them")
     parser.add_argument("--model", default="base")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--once", action="store_true", help="at temperature 0 alone")
     parser.add_argument("--peer-python", help="a Python that has the peers")
     return parser.parse_args()
 

@@ -1,8 +1,9 @@
 """A peer in a process of its own: one JSON question a line on standard input, one answer a line.
 
-    PYTHON -m benchmarks.peer SYSTEM MODEL
+    PYTHON -m benchmarks.peer SYSTEM MODEL [once]
 
-SYSTEM is one of SYSTEMS, MODEL a CTranslate2 folder. A question is `{"path": …, "beam_size": …}`,
+SYSTEM is one of SYSTEMS, MODEL a CTranslate2 folder; with `once` no window that fails a check is
+tried again at a higher temperature. A question is `{"path": …, "beam_size": …}`,
 an answer `{"seconds": …, "text": …}`. PYTHON needs the peer alone.
 """
 
@@ -28,10 +29,13 @@ Transcribe = Callable[[str, int], str]
 
 @dataclass(frozen=True)
 class System:
-    """A peer. `load` takes a CTranslate2 folder; `module` is what its Python must have."""
+    """A peer. `load` takes a CTranslate2 folder, and whether to try windows once.
+
+    `module` is what its Python must have.
+    """
 
     module: str
-    load: Callable[[str], Transcribe]
+    load: Callable[[str, bool], Transcribe]
 
 
 # What engine/tuning.py does, as the environment can say it to a process that does not call it.
@@ -43,6 +47,7 @@ TUNED = {
     "CT2_FORCE_CPU_ISA": "AVX512",
 }
 
+ONCE = "once"
 _GGML_ERROR = 4  # of ggml's levels of logging
 
 
@@ -64,11 +69,11 @@ class Peer:
 
 @contextmanager
 def running_peer(
-    python: str, system: str, model: Path, *, is_tuned: bool = False
+    python: str, system: str, model: Path, *, is_tuned: bool = False, tries_once: bool = False
 ) -> Iterator[Peer]:
     """A peer that has loaded its model when the first answer comes."""
     process = subprocess.Popen(
-        [python, "-m", "benchmarks.peer", system, str(model)],
+        [python, "-m", "benchmarks.peer", system, str(model), *([ONCE] if tries_once else [])],
         cwd=REPOSITORY,
         # Of the project it reads a file of weights, which needs nothing but numpy.
         env={**os.environ, "PYTHONPATH": "src", **(TUNED if is_tuned else {})},
@@ -91,8 +96,8 @@ def has_module(python: str, module: str) -> bool:
 
 
 def main() -> None:
-    system, model = sys.argv[1:]
-    transcribe = SYSTEMS[system].load(model)
+    system, model, *once = sys.argv[1:]
+    transcribe = SYSTEMS[system].load(model, once == [ONCE])
     for line in sys.stdin:
         question = json.loads(line)
         began = time.perf_counter()
@@ -101,7 +106,7 @@ def main() -> None:
         print(json.dumps({"seconds": seconds, "text": text}), flush=True)
 
 
-def _openai(model: str) -> Transcribe:
+def _openai(model: str, tries_once: bool) -> Transcribe:
     import faster_whisper  # noqa: PLC0415
     import torch  # noqa: PLC0415  (not installed where this is checked)
     import whisper  # noqa: PLC0415
@@ -114,6 +119,8 @@ def _openai(model: str) -> Transcribe:
     def transcribe(path: str, beam_size: int) -> str:
         # openai-whisper takes beam_size=1 for a search of its own; greedy is no beam_size.
         options: dict[str, Any] = {} if beam_size == 1 else {"beam_size": beam_size}
+        if tries_once:
+            options["temperature"] = 0.0
         # Decoded in its process: faster than through the ffmpeg command it starts by itself.
         samples = faster_whisper.decode_audio(path)
         return str(loaded.transcribe(samples, fp16=False, **options)["text"])
@@ -121,20 +128,21 @@ def _openai(model: str) -> Transcribe:
     return transcribe
 
 
-def _faster_whisper(model: str, *, is_batched: bool = False) -> Transcribe:
+def _faster_whisper(model: str, tries_once: bool, *, is_batched: bool = False) -> Transcribe:
     import faster_whisper  # noqa: PLC0415  (not installed where this is checked)
 
     loaded = faster_whisper.WhisperModel(model, device="cpu", compute_type="int8")
     system = faster_whisper.BatchedInferencePipeline(loaded) if is_batched else loaded
+    options: dict[str, Any] = {"temperature": 0.0} if tries_once else {}
 
     def transcribe(path: str, beam_size: int) -> str:
-        segments, _ = system.transcribe(path, beam_size=beam_size)
+        segments, _ = system.transcribe(path, beam_size=beam_size, **options)
         return "".join(segment.text for segment in segments)
 
     return transcribe
 
 
-def _whisper_cpp(model: str) -> Transcribe:
+def _whisper_cpp(model: str, tries_once: bool) -> Transcribe:
     import _pywhispercpp as library  # noqa: PLC0415  (not installed where this is checked)
     import faster_whisper  # noqa: PLC0415
     from pywhispercpp.model import Model  # noqa: PLC0415
@@ -161,6 +169,7 @@ def _whisper_cpp(model: str) -> Transcribe:
             faster_whisper.decode_audio(path),
             strategy=greedy if beam_size == 1 else beam_search,
             beam_search={"beam_size": beam_size, "patience": -1.0},
+            temperature_inc=0.0 if tries_once else 0.2,
         )
         return " ".join(segment.text for segment in segments)
 
@@ -171,7 +180,8 @@ SYSTEMS: dict[str, System] = {
     "openai": System("whisper", _openai),
     "faster-whisper": System("faster_whisper", _faster_whisper),
     "faster-whisper-batched": System(
-        "faster_whisper", lambda model: _faster_whisper(model, is_batched=True)
+        "faster_whisper",
+        lambda model, tries_once: _faster_whisper(model, tries_once, is_batched=True),
     ),
     "whisper.cpp": System("pywhispercpp", _whisper_cpp),
 }

@@ -17,7 +17,7 @@ from simple_asr.errors import AddressRefused, ConfigurationError, ModelUnavailab
 from simple_asr.service.addresses import AddressRules, read_networks, read_ports
 from simple_asr.service.archives import ArchiveLimits
 from simple_asr.service.backlog import Backlog
-from simple_asr.service.database import DATABASE_FILE, sqlite_url
+from simple_asr.service.database import DATABASE_FILE, postgresql_url, sqlite_url
 from simple_asr.service.decoding import Borrowed
 from simple_asr.service.downloads import Downloads
 from simple_asr.service.job_files import FolderFiles, JobFiles
@@ -129,9 +129,13 @@ def build_webhooks(settings: Settings, outgoing: Outgoing) -> WebhookSender:
 
 
 def database_url(settings: Settings) -> str:
-    """The address of the database: PostgreSQL's, or that of a file in the folder of the jobs."""
-    url = settings.database_url
-    return url.get_secret_value() if url else sqlite_url(settings.jobs_dir / DATABASE_FILE)
+    """The address of the database: PostgreSQL's, or that of a file in the folder of the jobs.
+
+    Raises ConfigurationError.
+    """
+    if settings.database_url is None:
+        return sqlite_url(settings.jobs_dir / DATABASE_FILE)
+    return postgresql_url(settings.database_url.get_secret_value())
 
 
 def build_usage(settings: Settings) -> Usage:

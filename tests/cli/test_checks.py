@@ -418,11 +418,14 @@ def test_a_database_that_is_down_is_an_error_told_without_its_password(closed_po
     )
 
 
-def test_an_address_of_no_database_is_an_error() -> None:
-    _, found = check_jobs(settings(database_url=SecretStr("mysql://db.example/asr")))
+def test_an_address_of_another_database_is_an_error_and_makes_no_file(home: Path) -> None:
+    address = f"sqlite:///{home}/jobs.sqlite3"
+
+    _, found = check_jobs(settings(database_url=SecretStr(address)))
 
     assert found.outcome == "error"
     assert "DATABASE_URL is not the address of a PostgreSQL database" in found.text
+    assert list(home.iterdir()) == []
 
 
 # The network ------------------------------------------------------------------------------------

@@ -332,8 +332,9 @@ def test_a_key_file_that_cannot_be_made_is_a_sentence_and_no_traceback(run_here:
             "DATABASE_URL has options that are not known: sslmode. ",
             78,
         ),
+        ("postgresql://127.0.0.1/asr", "DATABASE_URL names no user of the database. ", 78),
     ],
-    ids=["down", "wrong"],
+    ids=["down", "wrong", "nobody's"],
 )
 def test_without_its_database_it_ends_with_a_sentence_and_loads_no_model(
     address: str, told: str, code: int, run_here: Run, monkeypatch: pytest.MonkeyPatch

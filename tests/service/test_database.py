@@ -17,6 +17,7 @@ from simple_asr.service.database import (
     address_to_show,
     check_database,
     open_database,
+    postgresql_url,
     sqlite_url,
 )
 from simple_asr.service.job_store import JobStore
@@ -40,20 +41,46 @@ def test_few_connections_stay_open_after_a_moment_of_many(tmp_path: Path) -> Non
     [
         "postgresql://asr:hush",  # the password passes for a port
         "postgresql://asr:hu@sh:hush@db.example/asr",
+        "postgresql://asr:s@hush/sh@db.example/asr",  # for a host
+        "postgresql://asr:p@/?hush=1@db.example/asr",  # for an option
+        "mysql://asr:hush@db.example/asr",
+        "sqlite:////tmp/hush.sqlite",  # whoever wants SQLite leaves it empty
         "hush",
     ],
 )
-def test_an_address_that_cannot_be_read_is_not_repeated(address: str) -> None:
+def test_an_address_that_is_not_postgresqls_is_not_repeated(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the address of") as refused:
-        open_database(address)
+        postgresql_url(address)
 
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
-def test_an_option_that_the_driver_does_not_have_is_refused_by_its_name() -> None:
-    with pytest.raises(ConfigurationError, match="not known: sslmode"):
-        open_database("postgresql://asr:hush@db.example/asr?sslmode=require")
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("postgresql://asr:hush@db.example/asr?sslmode=require", "not known: sslmode"),
+        ("postgresql://asr:hush@/asr?host=one&host=two", "more than once: host"),
+        ("postgresql://127.0.0.1/asr", "names no user"),
+        ("postgresql:///asr?password=hush", "names no user"),
+    ],
+)
+def test_what_the_driver_could_not_use_is_refused_by_its_name(address: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault) as refused:
+        postgresql_url(address)
+
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://asr:hu%40sh@db.example:5433/asr",
+        "postgresql:///asr?user=asr&host=db.example&application_name=one",
+    ],
+)
+def test_an_address_of_postgresql_is_taken_as_it_is(address: str) -> None:
+    assert postgresql_url(address) == address
 
 
 @pytest.mark.parametrize(
@@ -62,7 +89,6 @@ def test_an_option_that_the_driver_does_not_have_is_refused_by_its_name() -> Non
         ("postgresql://asr:hush@db.example/asr", "postgresql://db.example/asr"),
         ("postgresql://asr:hush@[::1]:5433/asr", "postgresql://[::1]:5433/asr"),
         ("postgresql://db.example/asr?user=asr&password=hush", "postgresql://db.example/asr"),
-        ("postgresql://asr:s@hush/sh@db.example/asr", "of DATABASE_URL"),
     ],
 )
 def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> None:

@@ -24,7 +24,7 @@ from typing import Literal
 
 import httpx2
 
-from simple_asr.assembly import build_model_store
+from simple_asr.assembly import build_model_store, database_url
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.cli.health import client_of
 from simple_asr.cli.temporary import temporary_folder
@@ -334,9 +334,7 @@ def check_jobs(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is None:
         return
     try:
-        address = check_database(
-            settings.database_url.get_secret_value(), patience=DATABASE_PATIENCE
-        )
+        address = check_database(database_url(settings), patience=DATABASE_PATIENCE)
     except (ConfigurationError, Unavailable) as error:
         yield Finding("error", "Database", error.detail)
     else:

@@ -33,15 +33,56 @@ def sqlite_url(file: Path) -> str:
     return sa.URL.create("sqlite", database=str(file)).render_as_string()
 
 
+def postgresql_url(given: str) -> str:
+    """The address in DATABASE_URL, once it is known to be one of PostgreSQL.
+
+    Raises ConfigurationError, which repeats nothing that may belong to a password.
+    """
+    address = _read(given)
+    if address is None or address.get_backend_name() != "postgresql":
+        raise ConfigurationError(
+            "DATABASE_URL is not the address of a PostgreSQL database, such as "
+            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite. "
+            "In a password, write @ as %40, : as %3A and / as %2F."
+        )
+    if unknown := sorted(address.query.keys() - OPTIONS):
+        raise ConfigurationError(
+            f"DATABASE_URL has options that are not known: {', '.join(unknown)}. Leave them out; "
+            "the connection is encrypted where the database offers that."
+        )
+    if repeated := sorted(
+        name for name, value in address.query.items() if isinstance(value, tuple)
+    ):
+        raise ConfigurationError(
+            f"DATABASE_URL has options more than once: {', '.join(repeated)}. Leave one of each."
+        )
+    if not (address.username or address.query.get("user")):
+        raise ConfigurationError(
+            "DATABASE_URL names no user of the database. Write it before the host: "
+            "postgresql://user:password@host/database."
+        )
+    return given
+
+
+def _read(given: str) -> sa.URL | None:
+    """None where it is no address, or where nobody knows what in it is the password."""
+    if given.count("@") > 1:  # What follows the first would pass for the host, or for an option.
+        return None
+    try:
+        return sa.make_url(given)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        return None
+
+
 def open_database(
     url: str, *, busy_seconds: float = BUSY_SECONDS, silent_seconds: float | None = None
 ) -> sa.Engine:
-    """Connections that wait so long for another's transaction on SQLite.
+    """Connections to the address that `sqlite_url` or `postgresql_url` has given.
 
-    PostgreSQL is waited for until `silent_seconds` have passed without a word. Raises
-    ConfigurationError for an address that is none, or of a database we do not know.
+    SQLite waits for another's transaction for `busy_seconds`. PostgreSQL may be silent for
+    `silent_seconds`, None: for ever; it does not heed the first, nor SQLite the second.
     """
-    address = _read_address(url)
+    address = sa.make_url(url)
     driver = DRIVERS[address.get_backend_name()]
     options: dict[str, Any] = {"connect_args": {"timeout": silent_seconds}}
     if driver == "sqlite":
@@ -53,27 +94,6 @@ def open_database(
     else:
         sa.event.listen(engine, "do_connect", _connect_to_postgresql)
     return engine
-
-
-def _read_address(url: str) -> sa.URL:
-    """Raises ConfigurationError, which repeats nothing that may belong to a password."""
-    try:
-        address = sa.make_url(url)
-        is_known = address.get_backend_name() in DRIVERS
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        is_known = False
-    if not is_known:
-        raise ConfigurationError(
-            "DATABASE_URL is not the address of a PostgreSQL database, such as "
-            "postgresql://user:password@host/database. Correct it, or leave it empty for SQLite. "
-            "In a password, write @ as %40, : as %3A and / as %2F."
-        )
-    if unknown := sorted(address.query.keys() - OPTIONS):
-        raise ConfigurationError(
-            f"DATABASE_URL has options that are not known: {', '.join(unknown)}. Leave them out; "
-            "the connection is encrypted where the database offers that."
-        )
-    return address
 
 
 # A connection to SQLite is quickly made, and keeps three files open and up to 2 MB of pages: after
@@ -140,7 +160,8 @@ def migrate(engine: sa.Engine) -> None:
 def check_database(url: str, *, patience: float) -> str:
     """Has a PostgreSQL database answer, and changes nothing there; its address without secrets.
 
-    It may be silent for `patience` seconds. Raises Unavailable, ConfigurationError.
+    The address is of `postgresql_url`, and may be silent for `patience` seconds. Raises
+    Unavailable, ConfigurationError.
     """
     engine = open_database(url, silent_seconds=patience)
     try:
@@ -173,8 +194,6 @@ def unusable(url: str, error: SQLAlchemyError) -> AsrError:
 
 def address_to_show(url: str) -> str:
     """Host, port and database of an address of PostgreSQL."""
-    if url.count("@") > 1:  # One may be a password's, what follows it is then taken for the host.
-        return "of DATABASE_URL"
     address = sa.make_url(url)
     return sa.URL.create(
         "postgresql", host=address.host, port=address.port, database=address.database

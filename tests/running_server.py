@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support import WAIT
+from tests.support import WAIT, free_port
 
 KEY = "0123456789abcdef" * 4
 
@@ -156,7 +155,7 @@ def running_server(
     (home / "keys.txt").chmod(0o600)
     (home / "spool").mkdir()
     with (home / "log").open("wb") as log:
-        port = _free_port()
+        port = free_port()
         given = {
             "keys_file": home / "keys.txt",
             "spool_dir": home / "spool",
@@ -190,9 +189,3 @@ def _is_ready(server: RunningServer) -> bool:
         return httpx.get(f"{server.url}/health").status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

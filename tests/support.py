@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import queue
+import secrets
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,18 @@ WAIT = 120
 # Downloads of nothing, from nowhere, and nobody to be told.
 NO_DOWNLOADS = Downloads(Outgoing(AddressRules()), DownloadLimits(max_bytes=0), is_enabled=False)
 NO_WEBHOOKS = WebhookSender(Outgoing(AddressRules()))
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has, and that the system gives nobody who asks for any.
+
+    Those it gives begin at 32768 on Linux and at 49152 elsewhere. What asks for a port must have it
+    still when it has started, however many tests run beside it.
+    """
+    while True:
+        port = secrets.choice(range(20_000, 32_768))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def database_in(folder: Path) -> str:

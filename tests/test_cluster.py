@@ -11,7 +11,6 @@ import os
 import pickle
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -45,7 +44,7 @@ from simple_asr.settings import Settings
 from simple_asr.transcript.events import Done, Progress
 from simple_asr.transcript.formats import FORMATS, WritingOptions
 from simple_asr.transcript.model import Transcript
-from tests.support import WAIT, Clip
+from tests.support import WAIT, Clip, free_port
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements/cluster.txt)")
 
@@ -439,8 +438,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def two_replicas(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "simple_asr", "serve", "--cluster", "--min-replicas", "2"],
         cwd=folder,

@@ -37,6 +37,7 @@ from simple_asr.engine import tuning
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.errors import DecoderUnavailable
 from simple_asr.settings import Settings, load_settings
+from tests.support import free_port
 
 NAME = "someone/whisper-ct2"
 FILES = {
@@ -384,8 +385,7 @@ def test_a_folder_of_somebody_else_is_an_error(home: Path) -> None:
 @pytest.fixture
 def closed_port() -> int:
     """On which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def test_jobs_in_a_folder_need_no_database_but_the_folder(home: Path) -> None:
@@ -453,10 +453,7 @@ def serving(answer: bytes) -> Iterator[int]:
 
 
 def test_a_free_port_is_ok() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
-    assert only(check_port(settings(host="127.0.0.1", port=port))).outcome == "ok"
+    assert only(check_port(settings(host="127.0.0.1", port=free_port()))).outcome == "ok"
 
 
 def test_a_port_that_somebody_else_listens_on_is_an_error() -> None:

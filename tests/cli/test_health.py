@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +20,7 @@ from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings, load_settings
+from tests.support import free_port
 
 Run = Callable[..., Result]
 Serve = Callable[..., AbstractContextManager[Settings]]
@@ -51,11 +51,6 @@ def serve(home: Path, transcriber: FakeTranscriber, monkeypatch: pytest.MonkeyPa
                 thread.join()
 
     return serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from simple_asr.server import run as runner
 from simple_asr.service.keys import parse_keys
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings
-from tests.support import WAIT, Clip
+from tests.support import WAIT, Clip, free_port
 
 Run = Callable[..., Result]
 
@@ -64,11 +64,6 @@ class Server:
         output, errors = self.process.communicate(timeout=WAIT)
         self.log.append(errors)
         return output or ""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

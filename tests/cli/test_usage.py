@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ from typer.testing import Result
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.usage import Used, UsedInDay
 from simple_asr.service.usage_store import UsageStore
+from tests.support import free_port
 
 Run = Callable[..., Result]
 
@@ -72,8 +72,7 @@ def test_where_no_server_has_run_nothing_is_shown_and_nothing_made(run: Run) -> 
 def test_a_database_that_is_down_is_told_in_a_sentence_with_what_to_do(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        closed_port = listener.getsockname()[1]
+    closed_port = free_port()
     monkeypatch.setenv("DATABASE_URL", f"postgresql://asr:secret@127.0.0.1:{closed_port}/asr")
 
     result = run("usage")

@@ -23,7 +23,7 @@ from simple_asr.service.fake import FakeTranscriber
 from simple_asr.service.keys import KeyStore
 from simple_asr.settings import Settings
 from tests.server.conftest import KEY, _live
-from tests.support import WAIT
+from tests.support import WAIT, free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HEADERS = {"X-API-Key": KEY}
@@ -243,11 +243,6 @@ def test_under_a_path_addresses_lead_back(
 
 
 # Small parts -------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def issue(file: Path) -> ssl.SSLContext:

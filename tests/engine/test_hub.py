@@ -11,6 +11,7 @@ import pytest
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.engine.hub import MAX_TRIES, Hub
 from simple_asr.errors import ModelUnavailable
+from tests.support import free_port
 
 NAME = "someone/whisper-ct2"
 WEIGHTS = bytes(range(256)) * 2000
@@ -97,8 +98,7 @@ def test_each_refusal_says_what_to_do(
 
 
 def test_a_closed_port_is_named_as_such() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
 
     with pytest.raises(ModelUnavailable, match=rf"127.0.0.1:{port} .*\(connection refused\)"):
         Hub(f"http://127.0.0.1:{port}").open(NAME)

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import logging
 import shutil
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from simple_asr.engine.catalogue import KNOWN_MODELS, PublishedModel
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.engine.models import DownloadProgress, ModelStore, shown_name
 from simple_asr.errors import ModelUnavailable, StorageFull
+from tests.support import free_port
 
 NAME = "someone/whisper-ct2"
 FOLDER = "someone--whisper-ct2"
@@ -63,8 +63,7 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
 
 def closed_port() -> str:
     """The address of a hub that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -28,6 +28,7 @@ from simple_asr.server.listener import listen
 from simple_asr.server.run import build_server, serve
 from simple_asr.service.fake import FakeTranscriber
 from simple_asr.settings import Settings
+from tests.support import free_port
 
 PROGRAM = """
 import json
@@ -105,12 +106,6 @@ class Process:
         self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
-
-
-def free_port() -> int:
-    with listen("127.0.0.1", 0) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+from tests.support import free_port
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
 
@@ -61,7 +62,7 @@ def running() -> Iterator[Database]:
 
     try:
         run("initdb", "-U", "asr", "--auth=trust", "--no-sync")
-        port = _free_port()
+        port = free_port()
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
         try:
@@ -70,8 +71,3 @@ def running() -> Iterator[Database]:
             run("pg_ctl", "stop", "-m", "immediate")
     finally:
         shutil.rmtree(folder)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -30,7 +30,7 @@ from simple_asr.service.job_store import JobStore
 from simple_asr.service.job_workers import JobLimits, Jobs
 from simple_asr.service.jobs import Job
 from simple_asr.service.parameters import read_parameters
-from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT, database_in
+from tests.support import NO_DOWNLOADS, NO_WEBHOOKS, WAIT, database_in, free_port
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (requirements/s3.txt)")
 s3_files = pytest.importorskip("simple_asr.service.s3_files")
@@ -97,11 +97,6 @@ def place_at(port: int) -> Any:
     return s3_files.S3Place(
         f"s3://{BUCKET}", f"http://127.0.0.1:{port}", access_key="id", secret_key="secret"
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_for(port: int) -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets up everything, then runs all checks and tests, whether or not one before has failed.
 # Arguments go to pytest: ./run_tests.sh -k keys
+# A test process for each core; in one alone: ./run_tests.sh --numprocesses 0
 set -eu
 CDPATH='' cd -P -- "$(dirname -- "$0")"
 
@@ -29,7 +30,7 @@ step 'format' .venv/bin/ruff format --check .
 step 'lint' .venv/bin/ruff check .
 step 'types' .venv/bin/mypy
 step 'layers' .venv/bin/lint-imports
-step 'tests' .venv/bin/pytest "$@"
+step 'tests' .venv/bin/pytest --numprocesses auto "$@"
 
 printf '\n%s' "$report"
 $all_passed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import logging
 import os
@@ -15,7 +16,7 @@ import pytest
 from simple_asr.audio.decode import DecodeLimits, DecoderPool
 from simple_asr.engine.models import ModelStore
 from simple_asr.engine.tokens import Tokenizer
-from simple_asr.engine.tuning import tune
+from simple_asr.engine.tuning import give_back_memory, tune
 from tests.support import Clip
 
 # The tests run the model as the server does.
@@ -36,6 +37,13 @@ def _logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_given_back() -> Iterator[None]:
+    """What the models of one module took is not held through the next: other tests run beside."""
+    yield
+    give_back_memory()
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +92,16 @@ LISTENER = ("127.0.0.1", 18099)
 CANARY = Path("/tmp/asr-canary")  # noqa: S108
 
 
-@pytest.fixture(scope="session")
-def listener() -> Iterator[socket.socket]:
+@pytest.fixture(scope="module")
+def _referred_to_by_us_alone() -> Iterator[None]:
+    """Who tests with hostile files beside us, in another process, waits for our module's end."""
+    with CANARY.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def listener(_referred_to_by_us_alone: None) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -97,8 +113,8 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
-@pytest.fixture(scope="session")
-def canary(shared: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def canary(shared: Path, _referred_to_by_us_alone: None) -> Iterator[Path]:
     """The files that must not be read, last read in 1970."""
     shutil.rmtree(CANARY, ignore_errors=True)
     shutil.copytree(shared / "hostile" / "canary", CANARY)

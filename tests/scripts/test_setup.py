@@ -403,5 +403,5 @@ def test_arguments_of_the_test_run_go_to_pytest_alone(checkout: Checkout) -> Non
 
     tests = checkout.run("run_tests.sh", "-k", "two words")
 
-    assert "pytest -k two words\n" in tests.stdout
+    assert "pytest --numprocesses auto -k two words\n" in tests.stdout
     assert "mypy \n" in tests.stdout

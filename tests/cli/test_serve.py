@@ -22,6 +22,7 @@ from simple_asr.cli import serve, serving
 from simple_asr.engine.fake_hub import FakeHub
 from simple_asr.server import run as runner
 from simple_asr.service.keys import parse_keys
+from simple_asr.service.models import ModelPool
 from simple_asr.service.transcriber import ModelState
 from simple_asr.settings import Settings
 from tests.support import WAIT, Clip, free_port
@@ -314,6 +315,17 @@ def test_a_key_file_that_cannot_be_made_is_a_sentence_and_no_traceback(run_here:
     assert "folder of the key file cannot be made" in result.stderr
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real pool of models, of which none is to be loaded."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("A model is loaded in vain.")
+
+    monkeypatch.setattr(ModelPool, "start", start)
+
+
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     ("address", "told", "code"),
     [
@@ -334,11 +346,6 @@ def test_a_key_file_that_cannot_be_made_is_a_sentence_and_no_traceback(run_here:
 def test_without_its_database_it_ends_with_a_sentence_and_loads_no_model(
     address: str, told: str, code: int, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NotToBeLoaded(Idle):
-        def start(self, on_failure: Callable[[], None], on_loss: Callable[[], None]) -> None:
-            raise AssertionError("A model is loaded in vain.")
-
-    monkeypatch.setattr(serving, "build_transcriber", lambda *_: NotToBeLoaded())
     port = free_port()
     monkeypatch.setenv("DATABASE_URL", address.format(closed_port=port))
 
@@ -348,6 +355,21 @@ def test_without_its_database_it_ends_with_a_sentence_and_loads_no_model(
     assert result.stderr.startswith(told.format(closed_port=port))
     assert "hush" not in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_database_that_keeps_silent_does_not_hold_up_the_start_for_ever(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "SILENT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://asr:hush@127.0.0.1:{port}/asr")
+
+        result = run_here("serve")
+
+    assert result.exit_code == 1
+    assert "cannot be used: it cannot be reached (timed out)" in result.stderr
 
 
 def test_a_start_that_fails_is_no_success(

@@ -43,7 +43,7 @@ from simple_asr.errors import (
 )
 from simple_asr.server.listener import listen
 from simple_asr.server.tls import TlsFiles, fault_of_time, load_tls
-from simple_asr.service.database import check_database
+from simple_asr.service.database import SILENT_SECONDS, check_database
 from simple_asr.service.keys import list_keys
 from simple_asr.settings import Settings
 
@@ -51,9 +51,6 @@ from simple_asr.settings import Settings
 LIBRARIES = ("av", "ctranslate2", "numpy", "onnxruntime", "tokenizers", "pydantic")
 HUB_PATIENCE = 3.0
 """Seconds the hub has for an answer."""
-
-DATABASE_PATIENCE = 5.0
-"""Seconds the database may keep silent."""
 
 # As /proc/cpuinfo has them. CTranslate2 picks its kernels by the first two, oneDNN by all.
 X86_FEATURES = {
@@ -334,7 +331,7 @@ def check_jobs(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is None:
         return
     try:
-        address = check_database(database_url(settings), patience=DATABASE_PATIENCE)
+        address = check_database(database_url(settings), patience=SILENT_SECONDS)
     except (ConfigurationError, Unavailable) as error:
         yield Finding("error", "Database", error.detail)
     else:

@@ -11,13 +11,15 @@ from typing import NoReturn
 
 import typer
 
-from simple_asr.assembly import build_transcriber
+from simple_asr.assembly import build_transcriber, database_url
 from simple_asr.cli.progress import download_log
 from simple_asr.errors import ModelUnavailable
 from simple_asr.server import run
 from simple_asr.server.app import create_app
+from simple_asr.server.dependencies import Services
 from simple_asr.server.listener import reachable, url_of
 from simple_asr.server.supervisor import EXIT_AGAIN, Supervised, end_now
+from simple_asr.service.database import SILENT_SECONDS, check_database
 from simple_asr.service.keys import KeyStore
 from simple_asr.service.metrics import Metrics
 from simple_asr.service.models import ModelPool
@@ -42,8 +44,7 @@ def serve_until_stopped(settings: Settings, supervised: Supervised | None) -> No
     transcriber = build_transcriber(settings, download_log(), metrics)
     try:
         app = create_app(settings, transcriber, key_store, metrics=metrics)
-        # Before a model is loaded in vain; and uvicorn would have only a traceback for its fault.
-        app.state.services.jobs.open()
+        _open_jobs(app.state.services)
         transcriber.start(_stop, on_loss=lambda: _stop_when_told(transcriber, settings))
         run.serve(app, settings, supervised)
     except SystemExit as ending:
@@ -57,6 +58,15 @@ def serve_until_stopped(settings: Settings, supervised: Supervised | None) -> No
         transcriber.close()
     if transcriber.model_state.status == "failed":
         raise ModelUnavailable(transcriber.model_state.reason)
+
+
+def _open_jobs(services: Services) -> None:
+    """Before a model is loaded in vain; and uvicorn would have only a traceback for a fault."""
+    if services.settings.database_url is not None:
+        # Nobody watches a start: what drops every packet would hold it up for ever. The tables
+        # themselves may take their time.
+        check_database(database_url(services.settings), patience=SILENT_SECONDS)
+    services.jobs.open()
 
 
 def _stop() -> None:

@@ -21,6 +21,8 @@ from simple_asr.errors import AsrError, ConfigurationError, Unavailable
 DATABASE_FILE = "jobs.sqlite3"
 # A transaction takes milliseconds; a disk may be that slow.
 BUSY_SECONDS = 30
+# Of PostgreSQL; one that starts says so at once.
+SILENT_SECONDS = 5.0
 # Any number that no other program locks the same database by.
 _MIGRATION_LOCK = 0x_A5_20_B5
 # Of reasons that pass by themselves: PostgreSQL is starting or stopping, or has no connection left,

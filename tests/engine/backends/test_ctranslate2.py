@@ -16,9 +16,8 @@ from whisper_normalizer.basic import BasicTextNormalizer
 from simple_asr.audio.decode import DecoderPool
 from simple_asr.audio.features import N_FRAMES, LogMel
 from simple_asr.engine.backends import ctranslate2
-from simple_asr.engine.backends import ctranslate2 as ctranslate2_module
 from simple_asr.engine.backends.ctranslate2 import CTranslate2Backend, SharedModel, load_replicas
-from simple_asr.engine.backends.decoder import Decoder
+from simple_asr.engine.backends.decoder import Decoder, Threads
 from simple_asr.engine.engine import Engine, answer_batch
 from simple_asr.engine.fallback import best_hypothesis
 from simple_asr.engine.options import TranscribeOptions
@@ -377,16 +376,38 @@ def test_broken_weights_are_refused_with_advice(tmp_path: Path) -> None:
         load_replicas("broken", tmp_path, device="cpu", compute_type="float32", num_threads=1)
 
 
-@pytest.mark.parametrize(("cores", "gib", "workers"), [(1, 64, 1), (2, 64, 2), (2, 1, 1)])
+def test_no_weights_are_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="Download it again"):
+        load_replicas("gone", tmp_path, device="cpu", compute_type="int8", num_threads=2)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "workers", "threads_beside_others", "threads_alone"),
+    [(1, 64, 1, 1, 1), (2, 64, 2, 1, 2), (2, 1, 1, 2, 2), (6, 64, 6, 1, 4)],
+)
 def test_a_worker_is_had_for_each_core_of_the_process_where_its_memory_allows(
-    cores: int, gib: int, workers: int, base_model: Path, monkeypatch: pytest.MonkeyPatch
+    cores: int,
+    gib: int,
+    workers: int,
+    threads_beside_others: int,
+    threads_alone: int,
+    *,
+    base_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ctranslate2_module, "num_cores", lambda: cores)
-    monkeypatch.setattr(ctranslate2_module, "physical_memory", lambda: gib << 30)
+    decoder = MagicMock()
+    monkeypatch.setattr(ctranslate2, "Decoder", decoder)
+    monkeypatch.setattr(ctranslate2, "num_cores", lambda: cores)
+    monkeypatch.setattr(ctranslate2, "physical_memory", lambda: gib << 30)
 
     replicas = load_replicas("base", base_model, device="cpu", compute_type="int8", num_threads=0)
 
     assert len(replicas) == workers
+    writing: Threads = decoder.call_args.kwargs["threads"]
+    with replicas[0].model.in_use():
+        assert writing.now() == threads_alone
+        with replicas[-1].model.in_use():
+            assert writing.now() == threads_beside_others
     replicas[0].close()
 
 
@@ -394,16 +415,19 @@ def test_a_caller_who_is_alone_gets_all_threads_and_one_beside_others_does_not()
     side_by_side, together = MagicMock(), MagicMock()
     model = SharedModel(side_by_side, together)
 
-    with model.in_use() as first:
-        was_alone = model.is_alone
-        with model.in_use() as second:
-            was_alone_beside_another = model.is_alone
+    with model.in_use() as first, model.in_use() as second:
+        pass
     with model.in_use() as third:
         pass
 
     assert (first, second, third) == (together, side_by_side, together)
-    assert was_alone
-    assert not was_alone_beside_another
+
+
+def test_whoever_works_on_another_model_is_company_too() -> None:
+    side_by_side = MagicMock()
+
+    with SharedModel(MagicMock()).in_use(), SharedModel(side_by_side, MagicMock()).in_use() as used:
+        assert used is side_by_side
 
 
 def test_one_thread_and_all_threads_write_the_same(

@@ -54,8 +54,13 @@ def test_predictions_are_equal_to_the_bit_in_any_company(
 def test_predictions_are_equal_to_the_bit_with_any_number_of_threads(
     base_model: Path, heard: NDArray[np.float32], *, is_quantized: bool
 ) -> None:
-    is_alone = False
-    threads = Threads(side_by_side=1, together=3, is_alone=lambda: is_alone)
+    is_alone, asked = False, []
+
+    def tell() -> bool:
+        asked.append(is_alone)
+        return is_alone
+
+    threads = Threads(side_by_side=1, together=3, is_alone=tell)
     decoder = Decoder(base_model, is_quantized=is_quantized, threads=threads)
 
     def predictions() -> list[NDArray[np.float32]]:
@@ -69,6 +74,7 @@ def test_predictions_are_equal_to_the_bit_with_any_number_of_threads(
 
     for expected, found in zip(by_one, by_several, strict=True):
         np.testing.assert_array_equal(found, expected)
+    assert asked == [False, False, True, True], "at each step"
 
 
 def test_a_prompt_is_read_as_its_tokens_one_by_one(

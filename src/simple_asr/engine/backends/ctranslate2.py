@@ -44,7 +44,8 @@ _HOPELESS = -100.0
 # More workers would each find too few windows to share a call.
 _MAX_CPU_WORKERS = 8
 
-# A token is written as fast as weights are read from memory, and a few cores take all it gives.
+# A token is written as fast as weights are read from memory, and a few cores take all it gives. How
+# many was not measured: two are faster than one (docs/benchmarks.md), and more were not at hand.
 _MAX_WRITING_THREADS = 4
 
 # A CPU's workers get weights of their own only where the file is this small beside all memory.
@@ -91,25 +92,36 @@ def load_replicas(
         workers = _CpuWorkers.of(folder, num_threads or num_cores())
         model = _cpu_model(name, folder, compute_type, workers)
         models = [model] * workers.number
-        decoder = _decoder(name, folder, model, workers)
+        with model.in_use() as loaded:
+            decoder = _decoder(name, folder, loaded.compute_type, workers)
     tokenizer = Tokenizer.from_folder(folder)
     return [CTranslate2Backend(name, model, tokenizer, decoder=decoder) for model in models]
 
 
-def _decoder(name: str, folder: Path, model: SharedModel, workers: _CpuWorkers) -> Decoder | None:
+def _decoder(name: str, folder: Path, compute_type: str, workers: _CpuWorkers) -> Decoder | None:
     """The decoder that all workers share; None where CTranslate2's own is used."""
-    with model.in_use() as loaded:
-        compute_type = loaded.compute_type
     if compute_type not in _IS_QUANTIZED:
         return None
-    together = min(workers.num_threads_alone, _MAX_WRITING_THREADS)
-    side_by_side = 1 if workers.number > 1 else together
-    threads = Threads(side_by_side, together, lambda: model.is_alone)
+    is_quantized = _IS_QUANTIZED[compute_type]
     try:
-        return Decoder(folder, is_quantized=_IS_QUANTIZED[compute_type], threads=threads)
+        return Decoder(
+            folder, is_quantized=is_quantized, threads=_writing_threads(workers, is_quantized)
+        )
     except ValueError as error:
         _log.warning("%s is decoded by CTranslate2, with beams of its own: %s", name, error)
         return None
+
+
+def _writing_threads(workers: _CpuWorkers, is_quantized: bool) -> Threads:
+    """Workers side by side share a session, so that each writes in its own thread alone.
+
+    A second session is a second copy of the matrices, which in float32 is too much for a fifth of a
+    token's time.
+    """
+    together = min(workers.num_threads_alone, _MAX_WRITING_THREADS)
+    if workers.number == 1:
+        return Threads(together, together)
+    return Threads(1, together, _callers.is_one) if is_quantized else Threads()
 
 
 def _gpu_models(name: str, folder: Path, compute_type: str) -> list[SharedModel]:
@@ -165,7 +177,10 @@ def _cpu_model(name: str, folder: Path, compute_type: str, workers: _CpuWorkers)
 
 
 def _fits_twice(folder: Path) -> bool:
-    size = (folder / "model.bin").stat().st_size
+    try:
+        size = (folder / "model.bin").stat().st_size
+    except OSError:
+        return False  # What is wrong with it, its loading will tell.
     return size <= _LARGEST_SHARE_OF_MEMORY * physical_memory()
 
 
@@ -196,10 +211,35 @@ def _load(
         ) from error
 
 
+class _Callers:
+    """How many are at work on the models of this process, whose threads have the same cores."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        with self._lock:
+            self._number += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._number -= 1
+
+    def is_one(self) -> bool:
+        """Read without the lock: who comes in that moment might as well have come after it."""
+        return self._number == 1
+
+
+_callers = _Callers()
+
+
 class SharedModel:
     """Weights that several workers call at once, and perhaps the same with all threads together.
 
-    A caller who is alone gets the threads together. `_lock` guards the number of callers.
+    Who is alone, on this model and on all others, gets the threads together.
     """
 
     def __init__(
@@ -209,25 +249,12 @@ class SharedModel:
     ) -> None:
         self._model = model
         self._together = together or model
-        self._num_callers = 0
-        self._lock = threading.Lock()
 
     @contextmanager
     def in_use(self) -> Iterator[ctranslate2.models.Whisper]:
         """The model to call now: both answer the same, to the last bit."""
-        with self._lock:
-            self._num_callers += 1
-            model = self._together if self._num_callers == 1 else self._model
-        try:
-            yield model
-        finally:
-            with self._lock:
-                self._num_callers -= 1
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether there is one caller and no other."""
-        return self._num_callers == 1
+        with _callers.one_more():
+            yield self._together if _callers.is_one() else self._model
 
     def unload(self) -> None:
         self._model.unload_model()
@@ -338,7 +365,7 @@ class CTranslate2Backend:
     def _write(
         self, decoder: Decoder, encoded: Sequence[Encoded], steps: Sequence[Decode]
     ) -> Iterator[dict[int, Decoded]]:
-        """Asks at each token whether the model is another's too, by `Threads`."""
+        """Is a caller only while a token is written, so that `Threads` sees who else is at work."""
         with self.model.in_use(), _together(encoded) as rows:
             reading = decoder.hear(np.asarray(rows))
         writing = generate(reading, self._tokenizer, steps)

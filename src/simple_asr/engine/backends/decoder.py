@@ -33,12 +33,16 @@ _GELU = 3  # of CTranslate2's Activation: the exact one, as in openai-whisper
 class Threads:
     """How many work on a step: `together` for a caller who is alone, `side_by_side` for others.
 
-    `is_alone` tells, at each step, whether its caller is.
+    `is_alone` tells, as a step begins, whether its caller is.
     """
 
     side_by_side: int = 1
     together: int = 1
     is_alone: Callable[[], bool] = lambda: False
+
+    def now(self) -> int:
+        """Those of a step that begins."""
+        return self.together if self.is_alone() else self.side_by_side
 
 
 _ONE_THREAD = Threads()
@@ -169,15 +173,13 @@ class _Session:
     """A graph that can be run. Its results are equal to the bit with any number of threads."""
 
     def __init__(self, graph: DecoderGraph, threads: Threads) -> None:
-        self._is_alone = threads.is_alone
-        # The library reads them where they are.
+        self._threads = threads
+        # The library reads them where they are, but for matrices, of which each session has a copy.
         self._weights = {name: _shared(value) for name, value in graph.constants.items()}
-        self._side_by_side = self._load(graph.model(), threads.side_by_side)
-        self._together = (
-            self._side_by_side
-            if threads.together == threads.side_by_side
-            else self._load(graph.model(), threads.together)
-        )
+        self._by_threads = {
+            number: self._load(graph.model(), number)
+            for number in {threads.side_by_side, threads.together}
+        }
 
     def _load(self, model: bytes, num_threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -194,7 +196,7 @@ class _Session:
 
     def run(self, inputs: dict[str, OrtValue], outputs: Sequence[str]) -> list[OrtValue]:
         """The outputs where the library left them: they are large, and most go in again."""
-        session = self._together if self._is_alone() else self._side_by_side
+        session = self._by_threads[self._threads.now()]
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)

@@ -69,8 +69,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def option(text: str) -> tuple[str, str]:
-    """`name=value`."""
-    name, _, value = text.partition("=")
+    """Reads `name=value`. Raises argparse.ArgumentTypeError."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
     return name, value
 
 

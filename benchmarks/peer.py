@@ -97,7 +97,8 @@ def has_module(python: str, module: str) -> bool:
 
 def main() -> None:
     system, model, *once = sys.argv[1:]
-    transcribe = SYSTEMS[system].load(model, once == [ONCE])
+    assert once in ([], [ONCE]), f"{once} is not {ONCE!r}"
+    transcribe = SYSTEMS[system].load(model, bool(once))
     for line in sys.stdin:
         question = json.loads(line)
         began = time.perf_counter()

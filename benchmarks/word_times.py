@@ -51,8 +51,8 @@ def main() -> None:
             num_words[language] += len(others)
             apart[language].append(times_apart(ours, others))
     for language, found in sorted(apart.items()):
-        _report(language, np.concatenate(found), num_words[language])
-    everything = np.concatenate([times for found in apart.values() for times in found])
+        _report(language, found, num_words[language])
+    everything = [times for found in apart.values() for times in found]
     _report("all", everything, sum(num_words.values()))
 
 
@@ -97,9 +97,14 @@ def times_apart(ours: list[Word], others: list[Word]) -> NDArray[np.float64]:
     return np.array(apart, np.float64).reshape(-1, 2)
 
 
-def _report(language: str, apart: NDArray[np.float64], num_words: int) -> None:
-    near = (apart <= NEAR_SECONDS + 1e-9).all(axis=1).mean() if len(apart) else 0.0
-    median, most = np.percentile(apart, [50, 95]) if len(apart) else (0.0, 0.0)
+def _report(language: str, found: list[NDArray[np.float64]], num_words: int) -> None:
+    apart = np.concatenate([np.zeros((0, 2)), *found])
+    if not len(apart):
+        print(f"{language:6} {num_words:5d} words, none equal")
+        return
+    # Times are told in hundredths, so that a difference of just as much may come out above it.
+    near = (apart <= NEAR_SECONDS + 0.001).all(axis=1).mean()
+    median, most = np.percentile(apart, [50, 95])
     print(
         f"{language:6} {num_words:5d} words, {len(apart):5d} equal; both times within "
         f"{NEAR_SECONDS * 1000:.0f} ms: {100 * near:5.1f} %; apart by {median:.2f} s at the "

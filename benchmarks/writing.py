@@ -53,10 +53,10 @@ def main() -> None:
     cases = list(product(arguments.before, arguments.beams, (1, 8)))
     systems = {"ours": ours, "CTranslate2": theirs}
     seconds = defaultdict(list)
+    clock = time.process_time if arguments.threads == 1 else time.perf_counter
     for _, case, name in product(range(arguments.rounds), cases, systems):
         # Patience a hair over 1 has our decoder search with beams: plain ones are CTranslate2's.
         patience = 1.001 if name == "ours" and case[1] > 1 else None
-        clock = time.process_time if arguments.threads == 1 else time.perf_counter
         seconds[case, name].append(
             _token(systems[name], heard, *case, patience=patience, clock=clock)
         )

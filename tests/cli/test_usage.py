@@ -79,6 +79,6 @@ def test_a_database_that_is_down_is_told_in_a_sentence_with_what_to_do(
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "The database of what keys use cannot be used: it cannot be reached (Connection refused). "
-        "See that it runs, and that DATABASE_URL is right; then try again.\n"
+        f"The database postgresql://127.0.0.1:{closed_port}/asr cannot be used: it cannot be "
+        "reached (Connection refused). See that it runs, and that DATABASE_URL is right.\n"
     )

@@ -22,6 +22,7 @@ from simple_asr.service.database import (
 )
 from simple_asr.service.job_store import JobStore
 from tests.service.postgresql import Database, running
+from tests.support import WAIT
 
 
 def test_few_connections_stay_open_after_a_moment_of_many(tmp_path: Path) -> None:
@@ -102,13 +103,14 @@ def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> No
 def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """The address of what answers the first connection so, and ends it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT)
 
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
                 answer(connection)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"postgresql://asr:hush@127.0.0.1:{listener.getsockname()[1]}/asr"
         thread.join()
@@ -121,9 +123,9 @@ def greet(connection: socket.socket) -> None:
     connection.recv(1000)
 
 
-def refuse(code: str) -> Callable[[socket.socket], None]:
+def refuse(code: str, words: str = "no") -> Callable[[socket.socket], None]:
     """As PostgreSQL does (postgresql.org/docs/current/protocol-message-formats.html)."""
-    fields = f"SFATAL\0C{code}\0Mno\0\0".encode()
+    fields = f"SFATAL\0C{code}\0M{words}\0\0".encode()
 
     def answer(connection: socket.socket) -> None:
         greet(connection)
@@ -132,9 +134,12 @@ def refuse(code: str) -> Callable[[socket.socket], None]:
     return answer
 
 
+PASSING = ("08P01", "25006", "53100", "53200", "53300", "57P01", "57P02", "57P03")
 FAULTS: list[tuple[Callable[[socket.socket], None], type[AsrError], str]] = [
-    (refuse("57P03"), Unavailable, "no (57P03)"),  # it is starting
+    *((refuse(code), Unavailable, f"no ({code})") for code in PASSING),
     (refuse("28P01"), ConfigurationError, "no (28P01)"),  # a wrong password
+    # What it says of the fault does not decide: it may be in any language, and repeat our words.
+    (refuse("28000", "(57P03)"), ConfigurationError, "(57P03) (28000)"),
     (greet, Unavailable, "network error"),
 ]
 

@@ -610,12 +610,6 @@ def test_a_database_of_a_newer_version_is_refused_in_a_sentence(tmp_path: Path) 
         JobStore(sqlite_url(file))
 
 
-@pytest.mark.parametrize("address", ["nonsense", "mysql://host/database"])
-def test_an_address_of_no_database_of_ours_is_refused(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
-        JobStore(address)
-
-
 def test_a_damaged_database_is_refused_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite3"
     file.write_bytes(b"no database at all" * 1000)

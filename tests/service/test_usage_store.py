@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simple_asr.errors import Unavailable
+from simple_asr.errors import ConfigurationError, Unavailable
 from simple_asr.service import usage_store
 from simple_asr.service.database import sqlite_url
 from simple_asr.service.job_store import JobStore
@@ -102,5 +102,7 @@ def test_what_postgresql_says_is_told_with_its_code(postgresql: Database) -> Non
     with postgresql.fresh() as address:
         pass
 
-    with pytest.raises(Unavailable, match=r'database "asr_\w+" does not exist \(3D000\)\. See'):
+    with pytest.raises(
+        ConfigurationError, match=r'database "asr_\w+" does not exist \(3D000\)\. See'
+    ):
         UsageStore(address)

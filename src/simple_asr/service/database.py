@@ -25,9 +25,24 @@ BUSY_SECONDS = 30
 SILENT_SECONDS = 5.0
 # Any number that no other program locks the same database by.
 _MIGRATION_LOCK = 0x_A5_20_B5
-# Of reasons that pass by themselves: PostgreSQL is starting or stopping, or has no connection left,
-# the driver found one cut, and SQLite waits for another's transaction.
-_PASSES = ("(57P03)", "(57P01)", "(53300)", "network error", "database is locked")
+# PostgreSQL's codes (postgresql.org/docs/current/errcodes-appendix.html) of what passes by itself.
+_PASSES = frozenset(
+    {
+        "08P01",  # what PgBouncer says while the database behind it is down
+        "25006",  # it only reads until it has taken over from another
+        "53100",  # its disk is full
+        "53200",  # its memory
+        "53300",  # its connections
+        "57P01",  # it is stopped
+        "57P02",  # it stops since a part of it crashed
+        "57P03",  # it is starting
+    }
+)
+_FULL = "53100"
+# Words of what has no code: SQLite's disk is full (sqlite.org/rescode.html, SQLITE_FULL), it waits
+# for another's transaction, or pg8000 found the connection cut.
+_WORDS_OF_FULL = "database or disk is full"
+_WORDS_OF_PASSES = (_WORDS_OF_FULL, "database is locked", "network error")
 
 
 def sqlite_url(file: Path) -> str:
@@ -203,21 +218,40 @@ def address_to_show(url: str) -> str:
 
 
 def _may_pass(error: SQLAlchemyError) -> bool:
+    code = _code_of(error)
+    if code is not None:
+        return code in _PASSES
     said = getattr(error, "orig", None)
     is_unreachable = said is not None and isinstance(said.__cause__, OSError)
-    return is_unreachable or any(sign in reason_of(error) for sign in _PASSES)
+    return is_unreachable or any(words in str(said) for words in _WORDS_OF_PASSES)
+
+
+def is_disk_full(error: SQLAlchemyError) -> bool:
+    """Whether the database lacks room for what was to be written."""
+    code = _code_of(error)
+    if code is not None:
+        return code == _FULL
+    return _WORDS_OF_FULL in str(getattr(error, "orig", None))
+
+
+def _code_of(error: SQLAlchemyError) -> str | None:
+    """PostgreSQL's; None of errors of SQLite, and of those the driver has found itself."""
+    said = getattr(error, "orig", None)
+    if said is not None and said.args and isinstance(said.args[0], dict):  # pg8000's fields
+        return str(said.args[0].get("C"))
+    return None
 
 
 def reason_of(error: SQLAlchemyError) -> str:
     """Why it failed. SQLAlchemy itself would add the statement, and with it text of callers.
 
-    PostgreSQL's code (postgresql.org/docs/current/errcodes-appendix.html) is in brackets.
+    PostgreSQL's code is in brackets.
     """
     said = getattr(error, "orig", None)
     if said is None:
         return type(error).__name__
     if isinstance(said.__cause__, OSError):  # pg8000's words are the arguments of its call.
         return f"it cannot be reached ({said.__cause__.strerror or said.__cause__})"
-    if said.args and isinstance(said.args[0], dict):  # pg8000's, of the fields of the answer.
-        return f"{said.args[0].get('M')} ({said.args[0].get('C')})"
+    if code := _code_of(error):
+        return f"{said.args[0].get('M')} ({code})"
     return str(said)

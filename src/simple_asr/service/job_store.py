@@ -26,7 +26,7 @@ from simple_asr.errors import (
     Unavailable,
 )
 from simple_asr.service.batches import Batch
-from simple_asr.service.database import migrate, open_database, reason_of, unusable
+from simple_asr.service.database import is_disk_full, migrate, open_database, reason_of, unusable
 from simple_asr.service.jobs import (
     ENDED,
     MAX_ATTEMPTS,
@@ -43,9 +43,6 @@ from simple_asr.transcript.events import Checkpoint, Progress
 from simple_asr.transcript.model import Segment, Transcript
 
 logger = logging.getLogger(__name__)
-
-# SQLite's message (sqlite.org/rescode.html, SQLITE_FULL), and PostgreSQL's code.
-_DISK_IS_FULL = ("database or disk is full", "(53100)")
 
 metadata = sa.MetaData()
 jobs = sa.Table(
@@ -577,7 +574,7 @@ def _unavailable_when_it_fails() -> Iterator[None]:
         raise
     except SQLAlchemyError as error:
         logger.error("The database of jobs failed: %s", reason_of(error))
-        if any(sign in reason_of(error) for sign in _DISK_IS_FULL):
+        if is_disk_full(error):
             raise StorageFull(
                 "The disk of the server's store of jobs is full. Try again later, or tell the "
                 "operator."

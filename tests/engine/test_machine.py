@@ -1,4 +1,4 @@
-"""Cores and memory: of the machine, or of the container where that is less."""
+"""Cores and memory: of the machine, or of the container or unit where that is less."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def limit(machine: Path, **files: str) -> None:
-    """Puts a container on it with these limits, as cgroup v2 has them."""
-    folder = machine / "sys/fs/cgroup"
-    folder.mkdir(parents=True)
+UNIT = "system.slice/asr.service"
+
+
+def limit(machine: Path, group: str = "", **files: str) -> None:
+    """Gives a control group these limits; the outermost one is what a container sees of its own."""
+    folder = machine / "sys/fs/cgroup" / group
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name.replace("_", ".")).write_text(f"{content}\n")
 
 
-def limit_memory(machine: Path, most: str, used: int, idle: int) -> None:
+def limit_memory(machine: Path, most: str, used: int, idle: int, group: str = "") -> None:
     stat = f"anon 5\ninactive_file {idle}"
-    limit(machine, memory_max=most, memory_current=str(used), memory_stat=stat)
+    limit(machine, group, memory_max=most, memory_current=str(used), memory_stat=stat)
+
+
+def run_in(machine: Path, group: str) -> None:
+    """Has the process belong to it, as Linux tells (man 7 cgroups)."""
+    (machine / "proc/self").mkdir()
+    (machine / "proc/self/cgroup").write_text(f"1:name=systemd:/elsewhere\n0::/{group}\n")
 
 
 # Cores --------------------------------------------------------------------------------------------
@@ -60,6 +69,30 @@ def test_a_container_has_the_cores_of_its_quota(machine: Path, quota: str, expec
     assert num_cores(machine) == expected
 
 
+def test_a_unit_of_systemd_has_the_cores_of_its_quota(machine: Path) -> None:
+    run_in(machine, UNIT)
+    limit(machine, UNIT, cpu_max="200000 100000")
+
+    assert num_cores(machine) == 2
+
+
+@pytest.mark.parametrize("group", ["", "system.slice"])
+def test_the_least_quota_around_a_group_counts(machine: Path, group: str) -> None:
+    run_in(machine, UNIT)
+    limit(machine, UNIT, cpu_max="400000 100000")
+    limit(machine, group, cpu_max="300000 100000")
+
+    assert num_cores(machine) == 3
+
+
+def test_a_group_out_of_the_containers_sight_is_not_looked_for(machine: Path) -> None:
+    run_in(machine, "../other")
+    limit(machine, "../other", cpu_max="100000 100000")
+    limit(machine, cpu_max="300000 100000")
+
+    assert num_cores(machine) == 3
+
+
 def test_a_quota_counts_where_the_system_knows_no_affinity(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +113,15 @@ def test_memory_of_a_container_is_its_limit(machine: Path) -> None:
     assert physical_memory(machine) == 1_000_000
 
 
+def test_memory_of_a_unit_of_systemd_is_the_least_limit_around_it(machine: Path) -> None:
+    run_in(machine, UNIT)
+    limit(machine, UNIT, memory_max="1000000")
+    without = physical_memory(machine)
+    limit(machine, "system.slice", memory_max="900000")
+
+    assert (without, physical_memory(machine)) == (1_000_000, 900_000)
+
+
 @pytest.mark.parametrize("most", ["max", str(1 << 60)])
 def test_a_container_has_no_more_memory_than_its_machine(machine: Path, most: str) -> None:
     without = physical_memory(machine)
@@ -97,6 +139,14 @@ def test_less_is_available_to_a_container_that_may_have_less(machine: Path) -> N
     limit_memory(machine, str(4 * GIB), used=3 * GIB, idle=GIB)
 
     assert available_memory(machine) == 2 * GIB
+
+
+def test_available_to_a_unit_is_what_is_left_to_any_group_around_it(machine: Path) -> None:
+    run_in(machine, UNIT)
+    limit_memory(machine, str(4 * GIB), used=GIB, idle=0, group=UNIT)
+    limit_memory(machine, str(6 * GIB), used=5 * GIB, idle=0, group="system.slice")
+
+    assert available_memory(machine) == GIB
 
 
 def test_to_a_container_without_a_limit_the_machines_is_available(machine: Path) -> None:

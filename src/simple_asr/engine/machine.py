@@ -1,7 +1,8 @@
-"""What this process may use of its machine: cores and memory, of a container those it was given.
+"""What this process may use of its machine: cores and memory, or those it was given of them.
 
-A container's limits are read where Linux shows them to it (cgroup v2, /sys/fs/cgroup). `root` is
-where /proc and /sys are looked for.
+A container and a unit of systemd are given them as limits of control groups, which are read where
+Linux shows them (docs.kernel.org/admin-guide/cgroup-v2.html). `root` is where /proc and /sys are
+looked for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
 
@@ -17,10 +19,10 @@ ROOT = Path("/")
 def num_cores(root: Path = ROOT) -> int:
     """Cores this process may keep busy: fewer than the machine's under taskset or a quota.
 
-    Threads beyond a container's quota (`docker run --cpus`, `limits.cpu` of Kubernetes) would all
-    stand still for the rest of each tenth of a second, once its time is used up.
+    Threads beyond a quota (`docker run --cpus`, `limits.cpu` of Kubernetes, `CPUQuota=` of systemd)
+    would all stand still for the rest of each tenth of a second, once its time is used up.
     """
-    return min(_allowed_cores(), _quota(_container(root)) or machine_cores())
+    return _least(_quota, root, otherwise=_allowed_cores())
 
 
 def machine_cores() -> int:
@@ -34,28 +36,35 @@ def _allowed_cores() -> int:
     return machine_cores()
 
 
-def _quota(container: Path) -> int | None:
-    """Cores that its time in a period fills, rounded up; None where it is not limited."""
+def _quota(group: Path) -> int | None:
+    """Cores that its time in a period fills; None where it is not limited.
+
+    Rounded up: of 1.5 cores a single thread would leave a third unused, while two stand still for a
+    quarter of each period and use all.
+    """
     try:
-        time, period = map(int, (container / "cpu.max").read_text().split())
-    except (OSError, ValueError):  # no container, or one without a limit ("max 100000")
+        time, period = map(int, (group / "cpu.max").read_text().split())
+    except (OSError, ValueError):  # no such group, or one without a limit ("max 100000")
         return None
     return math.ceil(time / period)
 
 
 def physical_memory(root: Path = ROOT) -> int:
-    """Bytes of this machine's memory, or those that its container may have."""
+    """Bytes of this machine's memory, or those that this process may have.
+
+    The machine's are asked of the system, which macOS tells too, whatever `root` is.
+    """
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(machine, _memory_limit(_container(root)) or machine)
+    return _least(_memory_limit, root, otherwise=machine)
 
 
 def available_memory(root: Path = ROOT) -> int | None:
     """Bytes that can be had without swapping; None where the system does not tell.
 
-    Linux's own estimate, and less where a container may have less.
+    Linux's own estimate, and less where this process may have less.
     """
-    told = [_available_to_machine(root), _available_to(_container(root))]
-    return min((each for each in told if each is not None), default=None)
+    machine = _available_to_machine(root)
+    return None if machine is None else _least(_available_to, root, otherwise=machine)
 
 
 def _available_to_machine(root: Path) -> int | None:
@@ -66,26 +75,43 @@ def _available_to_machine(root: Path) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _available_to(container: Path) -> int | None:
-    most = _memory_limit(container)
+def _available_to(group: Path) -> int | None:
+    most = _memory_limit(group)
     if most is None:
         return None
     try:
-        used = int((container / "memory.current").read_text())
+        used = int((group / "memory.current").read_text())
         # Pages of files that nobody has touched for a while are given back at once.
-        idle = re.search(r"^inactive_file (\d+)", (container / "memory.stat").read_text(), re.M)
+        idle = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
     except (OSError, ValueError):
         return None
     return most - used + (int(idle[1]) if idle else 0)
 
 
-def _memory_limit(container: Path) -> int | None:
+def _memory_limit(group: Path) -> int | None:
     try:
-        return int((container / "memory.max").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return int((group / "memory.max").read_text())
+    except (OSError, ValueError):  # no such group, or one without a limit ("max")
         return None
 
 
-def _container(root: Path) -> Path:
-    """The folder of this process's own limits, as a container sees it; else it holds none."""
-    return root / "sys/fs/cgroup"
+def _least(limit: Callable[[Path], int | None], root: Path, *, otherwise: int) -> int:
+    """Each group has what it is given, and no more than any around it."""
+    limits = (limit(group) for group in _groups(root))
+    return min([otherwise, *(each for each in limits if each is not None)])
+
+
+def _groups(root: Path) -> list[Path]:
+    """The folders of this process's control group and of those around it.
+
+    A container sees its own as the only one; a unit of systemd lies within a slice. On version 1 of
+    control groups, and where there are none, nothing is found there.
+    """
+    try:
+        found = re.search(r"^0::/(.*)$", (root / "proc/self/cgroup").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    own = PurePosixPath(found[1] if found else "")
+    if ".." in own.parts:  # The process was moved to one that its container does not see.
+        own = PurePosixPath()
+    return [root / "sys/fs/cgroup" / group for group in (own, *own.parents)]

@@ -284,12 +284,14 @@ export class Queue {
     const { signal } = job.control;
     if (!job.serverId) {
       const once = job.idempotencyKey(parameters);
+      let isLost = false;
       try {
         job.serverId = await sendJob(job.file, parameters, key, once, listener, signal);
-        job.sending = null;
       } catch (error) {
-        if (error.code === OTHER_FILE) job.sending = null;
+        isLost = error.code !== OTHER_FILE;
         throw error;
+      } finally {
+        if (!isLost) job.sending = null;
       }
       await remember(job.serverId, job.name, job.size);
     }

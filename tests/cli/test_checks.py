@@ -382,12 +382,6 @@ def test_a_folder_of_somebody_else_is_an_error(home: Path) -> None:
     assert spool.outcome == "error"
 
 
-@pytest.fixture
-def closed_port() -> int:
-    """On which nobody listens."""
-    return free_port()
-
-
 def test_jobs_in_a_folder_need_no_database_but_the_folder(home: Path) -> None:
     found = only(check_jobs(settings()))
 
@@ -405,7 +399,8 @@ def test_a_database_that_answers_is_told_without_its_password(
     assert found == Finding("ok", "Database", "postgresql://db.example/asr answers")
 
 
-def test_a_database_that_is_down_is_an_error_told_without_its_password(closed_port: int) -> None:
+def test_a_database_that_is_down_is_an_error_told_without_its_password() -> None:
+    closed_port = free_port()
     address = f"postgresql://asr:hush@127.0.0.1:{closed_port}/asr"
 
     _, found = check_jobs(settings(database_url=SecretStr(address)))

@@ -494,6 +494,15 @@ def test_the_api_is_that_of_one_machine(two_replicas: Cluster, clip: Clip) -> No
 
 
 @pytest.mark.weights
+def test_replicas_keep_to_one_arena_before_they_have_threads(two_replicas: Cluster) -> None:
+    environments = [Path(f"/proc/{replica}/environ") for replica in two_replicas.replicas()]
+
+    assert len(environments) == 2
+    for environment in environments:
+        assert b"\0MALLOC_ARENA_MAX=1\0" in b"\0" + environment.read_bytes()
+
+
+@pytest.mark.weights
 def test_a_hangup_ends_nothing(two_replicas: Cluster) -> None:
     since = len(two_replicas.log)
 

@@ -44,6 +44,7 @@ from simple_asr.engine.parts import (
     is_divisible,
     seconds_of,
 )
+from simple_asr.engine.tuning import MALLOC_ENVIRONMENT
 from simple_asr.engine.window import Priority
 from simple_asr.errors import (
     AsrError,
@@ -197,7 +198,12 @@ def bind(settings: Settings, plan: Plan) -> serve.Application:
         # that has a place can take them.
         max_ongoing_requests=num_at_work,
         max_queued_requests=settings.max_waiting_requests,
-        ray_actor_options={"num_cpus": plan.cpus_per_replica, "num_gpus": plan.gpus_per_replica},
+        ray_actor_options={
+            "num_cpus": plan.cpus_per_replica,
+            "num_gpus": plan.gpus_per_replica,
+            # Ray's threads are there before `tune` is called.
+            "runtime_env": {"env_vars": MALLOC_ENVIRONMENT},
+        },
         graceful_shutdown_timeout_s=plan.grace_seconds,
         autoscaling_config={
             "min_replicas": plan.min_replicas,

@@ -20,6 +20,9 @@ _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
+MALLOC_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""For a process that has threads before it can call `tune`: see there."""
+
 CPU_INFO = Path("/proc/cpuinfo")
 
 _LARGEST_INT = 2**31 - 1

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from simple_asr.errors import AsrError, ConfigurationError, Unavailable
@@ -16,6 +17,7 @@ from simple_asr.service.database import (
     SQLITE_POOL,
     address_to_show,
     check_database,
+    is_disk_full,
     open_database,
     postgresql_url,
     sqlite_url,
@@ -153,6 +155,18 @@ def test_what_may_pass_by_itself_is_told_apart_from_what_must_be_mended(
 
     assert f" cannot be used: {reason}. See that it runs" in str(refused.value)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "is_full"),
+    [("53100", "нет места", True), ("53200", "database or disk is full", False)],
+)
+def test_a_full_disk_of_postgresql_is_known_by_its_code(
+    code: str, words: str, is_full: bool
+) -> None:
+    said = Exception({"S": "ERROR", "C": code, "M": words})  # as pg8000 raises it
+
+    assert is_disk_full(DBAPIError("INSERT", None, said)) is is_full
 
 
 def test_a_database_that_keeps_silent_is_waited_for_no_longer_than_asked() -> None:

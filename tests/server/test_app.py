@@ -32,7 +32,9 @@ async def test_an_unknown_path_is_a_404_problem(stranger: httpx.AsyncClient, pat
     [
         ("GET", "/transcribe", "POST"),
         ("DELETE", "/keys/reload", "POST"),
-        ("POST", "/health", "GET"),
+        ("POST", "/health", "GET, HEAD"),
+        ("PUT", "/jobs", "GET, POST"),
+        ("PATCH", "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f", "DELETE, GET"),
     ],
 )
 async def test_a_wrong_method_is_a_405_problem_that_says_what_is_allowed(
@@ -42,7 +44,8 @@ async def test_a_wrong_method_is_a_405_problem_that_says_what_is_allowed(
 
     assert answer.status_code == 405
     assert answer.json()["code"] == "method_not_allowed"
-    assert allowed in answer.headers["allow"]
+    assert answer.headers["allow"] == allowed
+    assert f"it takes {allowed}." in answer.json()["detail"]
 
 
 async def test_only_these_paths_answer_a_stranger(

@@ -29,6 +29,7 @@ def test_every_option_is_in_it() -> None:
 def test_what_was_not_given_has_the_value_that_counted() -> None:
     found = receipt({})
 
+    assert found["model"] == Effective("base")
     assert found["language"] == Effective("ru")
     assert found["temperature"] == Effective(TEMPERATURE_LADDER)
     assert found["speedup"] == Effective(1.25)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from simple_asr.errors import AsrError, InvalidParameter, SeveralErrors
@@ -21,6 +22,8 @@ from simple_asr.server.problems import (
 )
 from simple_asr.server.record import record_of
 from simple_asr.service.labels import label, value_label
+
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 def error_answer(scope: Scope, error: AsrError) -> Response:
@@ -44,9 +47,24 @@ async def answer_asr_error(request: Request, error: Exception) -> Response:
 async def answer_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: an unknown path, a method a path does not take."""
     assert isinstance(error, HTTPException), "registered for HTTPException alone"
-    response = error_answer(request.scope, _from_http_exception(error))
-    response.headers.update(error.headers or {})
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_taken(request))
+    response = error_answer(request.scope, _from_http_exception(error, headers))
+    response.headers.update(headers)
     return response
+
+
+def _methods_taken(request: Request) -> list[str]:
+    """Those of all routes of this path: Starlette names the first one's alone."""
+
+    def takes(route: BaseRoute, method: str) -> bool:
+        match, _ = route.matches({**request.scope, "method": method})
+        return match is Match.FULL
+
+    return [
+        method for method in METHODS if any(takes(route, method) for route in request.app.routes)
+    ]
 
 
 async def answer_validation_error(request: Request, error: Exception) -> Response:
@@ -62,12 +80,13 @@ async def answer_validation_error(request: Request, error: Exception) -> Respons
     return error_answer(request.scope, faults[0] if len(faults) == 1 else SeveralErrors(faults))
 
 
-def _from_http_exception(error: HTTPException) -> AsrError:
+def _from_http_exception(error: HTTPException, headers: Mapping[str, str]) -> AsrError:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound("There is nothing at this path. GET /openapi.json lists what there is.")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "other methods")
-        return MethodNotAllowed(f"This path does not take this method; it takes {allowed}.")
+        return MethodNotAllowed(
+            f"This path does not take this method; it takes {headers['Allow']}."
+        )
     return MalformedRequest("The request cannot be read as HTTP asks for.")
 
 

@@ -18,6 +18,7 @@ def effective_options(
     `language` is the one recognised, `shortcuts` are those that were allowed.
     """
     values: dict[str, object] = options.model_dump()
+    values["model"] = model.name
     values["language"] = language
     values["speedup"] = shortcuts.speedup
     values["audio_context"] = "auto" if shortcuts.reduces_context else "full"

@@ -312,6 +312,20 @@ def test_a_model_that_cannot_be_loaded_is_tried_again_by_the_next_who_asks(
     assert asyncio.run(pool.transcribe(media, asking("tiny"))).text == " Hello."
 
 
+def test_a_model_that_could_not_be_fetched_is_not_here_and_can_be_forgotten(
+    pool: ModelPool, workshop: Workshop
+) -> None:
+    workshop.broken.add("small")
+    pool.load("small")
+    pool.wait_until_loaded("small")
+
+    failed = pool.find("small")
+    forgotten = pool.unload("small")
+
+    assert failed == ListedModel("small", "failed", 30, is_here=False)
+    assert forgotten == ListedModel("small", "known", 30, is_here=False)
+
+
 def test_all_models_together_take_so_many_requests(
     build: Callable[..., ModelPool], workshop: Workshop, media: Path
 ) -> None:
@@ -355,7 +369,7 @@ def test_a_load_is_begun_at_once_and_told_when_it_is_done(
     workshop.may_load.set()
     pool.wait_until_loaded("small")
 
-    assert begun == ListedModel("small", "loading", 30)
+    assert begun == ListedModel("small", "loading", 30, is_here=False)
     assert states(pool)["small"] == "loaded"
 
 

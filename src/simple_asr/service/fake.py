@@ -71,7 +71,7 @@ class FakeTranscriber:
         self.transcript = transcript
         self.others = {
             "tiny": ListedModel("tiny", "local", 75_538_270),
-            "small": ListedModel("small", "known", 483_546_902),
+            "small": ListedModel("small", "known", 483_546_902, is_here=False),
         }
         self.state = ModelState("ready", requested="turbo", served="turbo")
         self.is_full = False

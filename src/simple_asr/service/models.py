@@ -52,13 +52,17 @@ PLACES: dict[str, ModelPlace] = {
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model that can be named. `state` "known" is on the hub only; `num_bytes` 0 is unknown."""
+    """A model that can be named. `state` "known" is on the hub only; `num_bytes` 0 is unknown.
+
+    Only one that `is_here`, whole on this machine, can be asked for.
+    """
 
     name: str
     state: ModelPlace
     num_bytes: int
     num_requests: int = 0
     is_default: bool = False
+    is_here: bool = True
 
 
 class Models(Transcriber, Protocol):
@@ -322,12 +326,12 @@ class ModelPool:
             )
         model = self._find(name)
         with self._lock:
-            num_users = self._shelf.num_users(model.name)
-            if num_users:
+            if self._shelf.num_users(model.name):
                 raise ModelInUse(
-                    f"The model {model.name} is in use ({num_users}). Unload it when it is not; "
-                    "models without use are unloaded by themselves."
+                    f"The model {model.name} is in use, or is being loaded. Unload it when it is "
+                    "not; models without use are unloaded by themselves."
                 )
+            self._failed.discard(model.name)
             leaving = self._take_out([model.name] if model.name in self._shelf else [])
         _close_all(leaving)
         return self.find(name)
@@ -376,9 +380,13 @@ class ModelPool:
         if opened is not None:
             is_loaded = opened.transcriber.model_state.status == "ready"
             state = "loaded" if is_loaded else "loading"
-        # The one that loads it is a user, and no request.
         return ListedModel(
-            model.name, state, model.num_bytes, max(0, num_users - (state == "loading"))
+            model.name,
+            state,
+            model.num_bytes,
+            # The one that loads it is a user, and no request.
+            num_requests=max(0, num_users - (state == "loading")),
+            is_here=model.state != "on the hub",
         )
 
     # Loading -------------------------------------------------------------------------------------

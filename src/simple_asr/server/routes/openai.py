@@ -142,7 +142,7 @@ async def _received(request: Request, services: Services) -> AsyncIterator[Recei
 async def models(services: TheServices) -> JSONResponse:
     """The models on this machine, the default one first, and every other name they go by."""
     listed = await asyncio.to_thread(services.transcriber.models)
-    here = [model.name for model in listed if model.state != "known"]
+    here = [model.name for model in listed if model.is_here]
     aliases = read_aliases(services.settings.model_aliases)
     names = [*here, *(alias for alias, model in aliases.items() if model in ("", *here))]
     return JSONResponse({"object": "list", "data": [_model(name) for name in names]})

@@ -33,6 +33,7 @@ async def test_an_unknown_path_is_a_404_problem(stranger: httpx.AsyncClient, pat
         ("GET", "/transcribe", "POST"),
         ("DELETE", "/keys/reload", "POST"),
         ("POST", "/health", "GET, HEAD"),
+        ("POST", "/web/app.js", "GET, HEAD"),
         ("PUT", "/jobs", "GET, POST"),
         ("PATCH", "/jobs/5e0c7b0a4d9f4b5c8f1d2a3b4c5d6e7f", "DELETE, GET"),
     ],

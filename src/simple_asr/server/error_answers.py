@@ -48,15 +48,15 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: an unknown path, a method a path does not take."""
     assert isinstance(error, HTTPException), "registered for HTTPException alone"
     headers = dict(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_methods_taken(request))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (taken := _methods_taken(request)):
+        headers["Allow"] = ", ".join(taken)
     response = error_answer(request.scope, _from_http_exception(error, headers))
     response.headers.update(headers)
     return response
 
 
 def _methods_taken(request: Request) -> list[str]:
-    """Those of all routes of this path: Starlette names the first one's alone."""
+    """Those of all routes of this path: Starlette names the first one's alone. Of files, none."""
 
     def takes(route: BaseRoute, method: str) -> bool:
         match, _ = route.matches({**request.scope, "method": method})
@@ -84,9 +84,8 @@ def _from_http_exception(error: HTTPException, headers: Mapping[str, str]) -> As
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound("There is nothing at this path. GET /openapi.json lists what there is.")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed(
-            f"This path does not take this method; it takes {headers['Allow']}."
-        )
+        allowed = headers.get("Allow", "other methods")
+        return MethodNotAllowed(f"This path does not take this method; it takes {allowed}.")
     return MalformedRequest("The request cannot be read as HTTP asks for.")
 
 

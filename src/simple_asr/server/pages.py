@@ -6,8 +6,10 @@ text become markup; the browser holds it to that.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -57,6 +59,8 @@ class WebFiles(StaticFiles):
         super().__init__(directory=WEB)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response

@@ -411,6 +411,20 @@ def test_a_worker_is_had_for_each_core_of_the_process_where_its_memory_allows(
     replicas[0].close()
 
 
+def test_in_float32_the_matrices_are_not_held_once_more_for_who_is_alone(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = MagicMock()
+    monkeypatch.setattr(ctranslate2, "Decoder", decoder)
+
+    replicas = load_replicas(
+        "base", base_model, device="cpu", compute_type="float32", num_threads=2
+    )
+
+    assert decoder.call_args.kwargs["threads"] == Threads(side_by_side=1, together=1)
+    replicas[0].close()
+
+
 def test_a_caller_who_is_alone_gets_all_threads_and_one_beside_others_does_not() -> None:
     side_by_side, together = MagicMock(), MagicMock()
     model = SharedModel(side_by_side, together)
